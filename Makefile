@@ -1,0 +1,45 @@
+# The two commands for newcomers: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint bench soak proto install models wasm clean
+
+demo: install models wasm
+	$(BIN)/loom demo
+
+test: install models wasm
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install models wasm
+	$(BIN)/python -m bench
+
+soak: install models wasm
+	$(BIN)/python -m pytest -m "soak or slow"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml sdk/python/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -e "sdk/python[grpc,native]" -e ".[voice,local-llm,dev]"
+	touch $@
+
+models: install
+	$(BIN)/loom models pull --needed
+
+wasm: install
+	$(BIN)/loom plugin build plugins/wasm/calculator
+
+proto: install
+	$(BIN)/python -m tools.proto
+
+clean:
+	rm -rf $(VENV) build dist

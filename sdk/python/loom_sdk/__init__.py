@@ -1,0 +1,20 @@
+"""Loom's SDK: what a plugin author imports. Pure standard library as imported here."""
+
+from .calls import Call, Item, Result
+from .context import AsyncContext, Context
+from .events import Event, QoS
+from .plugin import Plugin, capability, on_event, tool
+
+__all__ = [
+    "AsyncContext",
+    "Call",
+    "Context",
+    "Event",
+    "Item",
+    "Plugin",
+    "QoS",
+    "Result",
+    "capability",
+    "on_event",
+    "tool",
+]

@@ -1,0 +1,166 @@
+"""Drives one plugin object: the same lookup, binding and clocks in every tier."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import topics
+from .calls import Call, Result
+from .context import AsyncContext, AsyncPort, Context, Identity, Port
+from .errors import CapabilityNotFound, InvalidArguments, PluginLoadError, ProtocolMismatch
+from .events import Event
+from .plugin import (
+    API_VERSION,
+    Bound,
+    CapabilitySpec,
+    Plugin,
+    SubscriptionSpec,
+    declared_capabilities,
+    declared_subscriptions,
+)
+
+
+def negotiate(host_versions: Sequence[str], plugin_id: str) -> str:
+    """The api version both sides speak. Raises ProtocolMismatch naming both."""
+    if API_VERSION in host_versions:
+        return API_VERSION
+    raise ProtocolMismatch(
+        f"{plugin_id} speaks api {API_VERSION}, the host speaks {', '.join(host_versions)}: "
+        "upgrade the older of loom-sdk and loom-host",
+        plugin_id=plugin_id,
+    )
+
+
+def load_entry(entry: str) -> type[Plugin]:
+    """The class named by `module:Class`. Raises PluginLoadError naming what is missing."""
+    import importlib
+
+    module_name, _, attribute = entry.partition(":")
+    module = importlib.import_module(module_name)
+    kind = getattr(module, attribute, None)
+    if not (isinstance(kind, type) and issubclass(kind, Plugin)):
+        raise PluginLoadError(
+            f"entry {entry!r}: {module_name} has no loom_sdk.Plugin subclass {attribute!r}"
+        )
+    return kind
+
+
+class Driver:
+    """One plugin object with its tables. Synchronous methods get `sync_port`."""
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        identity: Identity,
+        sync_port: Port,
+        async_port: AsyncPort | None = None,
+    ) -> None:
+        self.plugin = plugin
+        self._identity = identity
+        self._ports = (sync_port, async_port)
+        self._capabilities = declared_capabilities(type(plugin))
+        self._subscriptions = declared_subscriptions(type(plugin))
+        self._handlers: dict[tuple[str, str], Bound | None] = {}
+
+    @property
+    def capabilities(self) -> list[CapabilitySpec]:
+        return [bound.spec for bound in self._capabilities.values()]
+
+    @property
+    def subscriptions(self) -> list[SubscriptionSpec]:
+        return [bound.spec for bound in self._subscriptions]
+
+    def capability(self, name: str) -> Bound:
+        try:
+            return self._capabilities[name]
+        except KeyError:
+            raise CapabilityNotFound(
+                f"{self._identity.plugin_id} does not offer {name!r}"
+            ) from None
+
+    def handler(self, event: Event) -> Bound | None:
+        """The first handler whose pattern and types fit; remembered per topic and type."""
+        key = (event.topic, event.type)
+        if key not in self._handlers:
+            self._handlers[key] = next(
+                (
+                    bound
+                    for bound in self._subscriptions
+                    if topics.matches(bound.spec.topic, event.topic)
+                    and (not bound.spec.types or event.type in bound.spec.types)
+                ),
+                None,
+            )
+        return self._handlers[key]
+
+    def _context(self, is_async: bool, call: Call | None, event: Event | None) -> Any:
+        sync_port, async_port = self._ports
+        if not is_async:
+            return Context(sync_port, self._identity, call=call, event=event)
+        if async_port is None:
+            raise PluginLoadError(
+                f"{self._identity.plugin_id}: `async def` methods do not run in the wasm tier; "
+                "write `def`, which runs in every tier",
+                plugin_id=self._identity.plugin_id,
+            )
+        return AsyncContext(async_port, self._identity, call=call, event=event)
+
+    def _bind(self, bound: Bound, call: Call) -> tuple[Any, dict[str, Any]]:
+        arguments = call.arguments
+        if bound.coercions:
+            arguments = dict(arguments)
+            for name, build in bound.coercions.items():
+                if isinstance(arguments.get(name), Mapping):
+                    arguments[name] = build(arguments[name])
+        context = self._context(bound.is_async, call, None)
+        return context, arguments
+
+    def invoke(self, bound: Bound, call: Call) -> Result:
+        """Run a `def` capability in this thread."""
+        began = time.perf_counter_ns()
+        context, arguments = self._bind(bound, call)
+        answer = getattr(self.plugin, bound.method)(context, **arguments)
+        return _as_result(answer, began)
+
+    async def ainvoke(self, bound: Bound, call: Call) -> Result:
+        """Run an `async def` capability on this loop."""
+        began = time.perf_counter_ns()
+        context, arguments = self._bind(bound, call)
+        answer = await getattr(self.plugin, bound.method)(context, **arguments)
+        return _as_result(answer, began)
+
+    def handle_event(self, bound: Bound, event: Event) -> None:
+        getattr(self.plugin, bound.method)(self._context(False, None, event), event)
+
+    async def ahandle_event(self, bound: Bound, event: Event) -> None:
+        await getattr(self.plugin, bound.method)(self._context(True, None, event), event)
+
+    def lifecycle(self, name: str) -> tuple[Any, Any, bool]:
+        """The method `start` or `stop`, the context it gets, and whether it is async."""
+        import inspect
+
+        method = getattr(self.plugin, name)
+        is_async = inspect.iscoroutinefunction(method)
+        return method, self._context(is_async, None, None), is_async
+
+
+def _as_result(answer: Any, began: int) -> Result:
+    elapsed = (time.perf_counter_ns() - began) // 1000
+    if isinstance(answer, Result):
+        answer.elapsed_us = elapsed
+        return answer
+    return Result(answer, elapsed_us=elapsed)
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a call that came as JSON text. Raises InvalidArguments."""
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidArguments(f"arguments are not JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise InvalidArguments("arguments must be a JSON object")
+    return arguments
