@@ -19,11 +19,3 @@ def loom_create_plugin(plugin_id: str, config: dict[str, Any]) -> Plugin | None:
     """Return the plugin object. Only needed where `entry` names a module without a class."""
 
 
-@hookspec
-def loom_plugin_started(plugin_id: str, plugin: Plugin) -> None:
-    """Called after `Plugin.start` returned."""
-
-
-@hookspec
-def loom_plugin_stopped(plugin_id: str) -> None:
-    """Called after `Plugin.stop` returned."""

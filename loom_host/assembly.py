@@ -1,0 +1,139 @@
+"""Settings and manifests -> handles: which plugins run, where, with what grants and limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
+from loom_sdk.models import models_dir
+
+from . import discovery
+from .config import PluginSettings, Settings
+from .grants import grant
+from .handle import PluginHandle, Slots
+from .manifest import Manifest
+from .quotas import tightest
+from .runtimes.base import PluginSpec
+
+
+def roots_of(settings: Settings) -> list[Path]:
+    own = [Path(path) for path in settings.host.plugin_paths]
+    return [discovery.first_party_root(), *own, *discovery.installed_roots()]
+
+
+def chosen(settings: Settings, manifests: Mapping[str, Manifest]) -> list[str]:
+    """Names of the plugins to run, in the order of the file.
+
+    A plugin runs when it has a table and is not switched off, when its role (if any) is bound
+    to it, and when at least one thing it does is wanted: a plugin whose every capability is
+    listed in [providers] without it stays off. So one line swaps an engine.
+    """
+    names = []
+    for name, own in settings.plugins.items():
+        manifest = _known(name, manifests)
+        if not own.enabled or (own.role and name not in settings.roles.get(own.role, ())):
+            continue
+        listed = [settings.providers.get(c.name) for c in manifest.capabilities]
+        passed_over = listed and all(p is not None and name not in p for p in listed)
+        if not (passed_over and not manifest.subscribes):
+            names.append(name)
+    _check_names(settings, manifests)
+    return names
+
+
+def _known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
+    if name in manifests:
+        return manifests[name]
+    near = get_close_matches(name, manifests, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "add its folder to host.plugin_paths"
+    raise ConfigError(f"[plugins.{name}]: no plugin is called {name!r}; {hint}")
+
+
+def _check_names(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
+    named = [(f"[providers] {k}", v) for k, v in settings.providers.items()]
+    named += [(f"[roles] {k}", v) for k, v in settings.roles.items()]
+    for where, names in named:
+        for name in names:
+            if name not in settings.plugins:
+                near = get_close_matches(name, settings.plugins, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"add [plugins.{name}]"
+                raise ConfigError(f"{where}: {name!r} has no table; {hint}")
+            _known(name, manifests)
+
+
+def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHandle:
+    """Raises ConfigError or PluginLoadError that name the line to mend."""
+    own = settings.plugins[name]
+    tier = own.tier or manifest.tier
+    if tier not in manifest.tiers:
+        raise ConfigError(
+            f"[plugins.{name}] tier = {tier!r}: {manifest.id} claims only "
+            f"{', '.join(manifest.tiers)}"
+        )
+    first_party = discovery.is_first_party(manifest)
+    if tier == "native" and not first_party:
+        _check_trust(name, manifest, own)
+    grants = grant(name, manifest, own.allow)
+    try:
+        quotas = tightest(manifest.quotas, own.quotas)
+    except ValueError as error:
+        raise ConfigError(f"[plugins.{name}.quotas]: {error}") from error
+    spec = PluginSpec(
+        name=name,
+        id=manifest.id,
+        version=manifest.version,
+        tier=tier,
+        entry=manifest.entry,
+        folder=manifest.folder,
+        config=plugin_config(name, manifest, own),
+        grants=grants.texts(),
+        quotas=quotas,
+        data_dir=settings.host.data_dir / "plugins" / manifest.id,
+        cache_dir=settings.host.cache_dir / "plugins" / manifest.id,
+        env=_environment(grants.allowed.get("env", ())),
+        first_party=first_party,
+    )
+    slots = Slots(manifest.id, quotas.concurrency, quotas.rate)
+    return PluginHandle(manifest, own, grants, spec, slots)
+
+
+def _environment(names: tuple[str, ...]) -> dict[str, str]:
+    granted = {name: os.environ[name] for name in names if name in os.environ}
+    return granted | {"LOOM_MODELS": str(models_dir())}
+
+
+def _check_trust(name: str, manifest: Manifest, own: PluginSettings) -> None:
+    actual = discovery.code_hash(manifest.folder)
+    if own.trusted and own.code == actual:
+        return
+    why = "its code changed" if own.trusted and own.code else "native code is not isolated"
+    raise PluginLoadError(
+        f"{name} may not run in the host: {why}. If you trust it, write under [plugins.{name}]: "
+        f'trusted = true and code = "{actual}"; or run it with tier = "grpc"',
+        plugin_id=manifest.id,
+    )
+
+
+def plugin_config(name: str, manifest: Manifest, own: PluginSettings) -> dict[str, Any]:
+    """The plugin's settings with defaults. Raises ConfigError with a suggestion."""
+    properties = dict(manifest.config_schema)
+    for key in own.config:
+        if key not in properties:
+            near = get_close_matches(key, properties, n=1)
+            known = ", ".join(properties) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
+            raise ConfigError(f"[plugins.{name}.config]: unknown key {key!r}; {hint}")
+    values = {k: s["default"] for k, s in properties.items() if "default" in s} | dict(own.config)
+    try:
+        validator = jsonschema_rs.validator_for({"type": "object", "properties": properties})
+    except (ValueError, jsonschema_rs.ValidationError) as error:
+        raise ManifestError(f"{manifest.folder}/plugin.toml [config]: {error}") from error
+    for wrong in validator.iter_errors(values):
+        place = "/".join(map(str, wrong.instance_path))
+        raise ConfigError(f"[plugins.{name}.config] {place}: {wrong.message}")
+    return values

@@ -1,0 +1,141 @@
+"""Talking to what runs: `call`, `publish`, `events`."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from loom_sdk.errors import InvalidArguments, PluginUnhealthy
+
+from ..control import socket_path
+from ..host import Host
+from .common import add_json, ask_host, ask_once, print_json, settings_of
+
+
+def add_parser(subparsers: Any) -> None:
+    call = subparsers.add_parser("call", help="invoke a capability")
+    call.add_argument("capability", help="such as calculator.evaluate")
+    call.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help="or one JSON object")
+    call.add_argument("--payload", metavar="FILE", help="binary sent beside the arguments")
+    call.add_argument("--content-type", default="")
+    call.add_argument("--out", metavar="FILE", help="where a binary result goes")
+    call.add_argument("--timeout-ms", type=int, default=30_000)
+    add_json(call)
+    call.set_defaults(handler=run_call)
+    publish = subparsers.add_parser("publish", help="publish an event on the running host")
+    publish.add_argument("topic")
+    publish.add_argument("payload", nargs="?", default="")
+    publish.add_argument("--type", default="message")
+    publish.add_argument("--metadata", action="append", default=[], metavar="KEY=VALUE")
+    add_json(publish)
+    publish.set_defaults(handler=run_publish)
+    events = subparsers.add_parser("events", help="show events of the running host as they come")
+    events.add_argument("pattern", nargs="?", default=">")
+    events.add_argument("--count", type=int, default=0, help="stop after so many")
+    add_json(events)
+    events.set_defaults(handler=run_events)
+
+
+def parse_arguments(words: list[str]) -> dict[str, Any]:
+    """`key=value` words, or one JSON object. Values that are JSON count as such."""
+    if len(words) == 1 and words[0].lstrip().startswith("{"):
+        try:
+            data = json.loads(words[0])
+        except ValueError as error:
+            raise InvalidArguments(f"the arguments are not JSON: {error}") from error
+        return dict(data)
+    return dict(_pair(word) for word in words)
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise InvalidArguments(f"{word!r}: write arguments as key=value or as one JSON object")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+async def run_call(arguments: argparse.Namespace) -> int:
+    """On the running host where there is one, else on a host started for this call."""
+    payload = Path(arguments.payload).read_bytes() if arguments.payload else b""
+    request = {
+        "op": "call",
+        "capability": arguments.capability,
+        "arguments": parse_arguments(arguments.arguments),
+        "payload": base64.b64encode(payload).decode(),
+        "content_type": arguments.content_type,
+        "timeout_ms": arguments.timeout_ms,
+    }
+    settings = settings_of(arguments.config)
+    if socket_path(settings.host.runtime_dir).exists():
+        try:
+            return _print_result(await ask_once(arguments, request), arguments)
+        except PluginUnhealthy:
+            pass  # a socket that a killed host left behind
+    async with Host(settings) as host:
+        result = await host.invoke(
+            arguments.capability,
+            request["arguments"],  # type: ignore[arg-type]  # made above
+            payload=payload,
+            content_type=arguments.content_type,
+            timeout_ms=arguments.timeout_ms,
+        )
+    answer = {
+        "output": result.output,
+        "provider": result.provider,
+        "content_type": result.content_type,
+        "payload": base64.b64encode(result.payload).decode(),
+        "items": [item.output for item in result.items],
+    }
+    return _print_result(answer, arguments)
+
+
+def _print_result(answer: dict[str, Any], arguments: argparse.Namespace) -> int:
+    payload = base64.b64decode(answer.pop("payload"))
+    if arguments.out:
+        Path(arguments.out).write_bytes(payload)
+        print(f"wrote {len(payload)} bytes to {arguments.out}", file=sys.stderr)
+    if arguments.json:
+        print_json({**answer, "payload_bytes": len(payload)})
+        return 0
+    for item in answer["items"]:
+        print(json.dumps(item, ensure_ascii=False))
+    print(json.dumps(answer["output"], ensure_ascii=False, indent=2))
+    return 0
+
+
+async def run_publish(arguments: argparse.Namespace) -> int:
+    request = {
+        "op": "publish",
+        "topic": arguments.topic,
+        "type": arguments.type,
+        "payload": arguments.payload,
+        "metadata": {key: str(value) for key, value in map(_pair, arguments.metadata)},
+    }
+    answer = await ask_once(arguments, request)
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(f"delivered to {answer['delivered']} subscription(s)")
+    return 0
+
+
+async def run_events(arguments: argparse.Namespace) -> int:
+    seen = 0
+    async for row in ask_host(arguments, {"op": "events", "pattern": arguments.pattern}):
+        if arguments.json:
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        else:
+            extra = " ".join(f"{k}={v}" for k, v in row["metadata"].items())
+            what = f"{row['topic']}  {row['type']}  from {row['source']}"
+            print(f"{what}  {row['payload_bytes']} B  {extra}", flush=True)
+        seen += 1
+        if seen == arguments.count:
+            break
+    return 0

@@ -1,0 +1,131 @@
+"""`loom check`: settings, manifests, grants and this machine, without running a plugin."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes.util
+import importlib.util
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loom_sdk.errors import LoomError
+
+from .. import assembly, discovery, status
+from ..config import Settings
+from ..handle import PluginHandle
+from .common import add_json, print_json, settings_of
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    level: str
+    """`error` keeps something from working, `note` does not."""
+    subject: str
+    message: str
+    fix: str
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("check", help="check settings, plugins and this machine")
+    parser.add_argument("--explain", action="store_true", help="each plugin's reach, in words")
+    add_json(parser)
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments.config)
+    handles, findings = _handles(settings)
+    findings += machine(handles)
+    report = {
+        "plugins": [status.reach_row(handle) for handle in handles],
+        "findings": [asdict(finding) for finding in findings],
+    }
+    if arguments.json:
+        print_json(report)
+    else:
+        _print(report, arguments.explain)
+    return 1 if any(f.level == "error" for f in findings) else 0
+
+
+def _handles(settings: Settings) -> tuple[list[PluginHandle], list[Finding]]:
+    handles: list[PluginHandle] = []
+    findings: list[Finding] = []
+    manifests = discovery.find_manifests(assembly.roots_of(settings))
+    for name in assembly.chosen(settings, manifests):
+        try:
+            handles.append(assembly.make_handle(name, manifests[name], settings))
+        except LoomError as error:
+            findings.append(Finding("error", name, error.message, "see the message"))
+    return handles, findings
+
+
+PROGRAMS = (
+    ("tts-espeak", "espeak-ng", "apt install espeak-ng"),
+    ("*grpc", "bwrap", "apt install bubblewrap"),
+)
+MODULES = (
+    ("wake-openwakeword", "openwakeword"),
+    ("stt-whisper", "faster_whisper"),
+    ("stt-pocketsphinx", "pocketsphinx"),
+    ("tts-piper", "piper"),
+    ("vad", "webrtcvad"),
+    ("audio-io", "soxr"),
+    ("llm-local", "xllamacpp"),
+)
+UNENFORCED = {
+    "native": "memory, cpu, processes, open files: native code shares the host's process",
+    "grpc": "memory is partial (RLIMIT_DATA and a watch); network and files are not isolated",
+}
+
+
+def machine(handles: list[PluginHandle]) -> list[Finding]:
+    """What is missing on this machine for the chosen plugins, each with the line that mends it."""
+    names = {handle.name for handle in handles}
+    tiers = {handle.spec.tier for handle in handles}
+    found: list[Finding] = []
+    for plugin, module in MODULES:
+        if plugin in names and importlib.util.find_spec(module) is None:
+            found.append(_missing_module(plugin, module))
+    for plugin, program, fix in PROGRAMS:
+        wanted = plugin in names or plugin.removeprefix("*") in tiers
+        if wanted and shutil.which(program) is None:
+            found.append(Finding("note", plugin.removeprefix("*"), f"{program} is missing", fix))
+    if "audio-io" in names and ctypes.util.find_library("portaudio") is None:
+        fix = "apt install libportaudio2"
+        found.append(Finding("note", "audio-io", "no microphone or speaker: PortAudio is missing", fix))
+    for tier in sorted(tiers & set(UNENFORCED)):
+        fix = "run it in a stricter tier" if tier == "native" else "host.require_enforced refuses it"
+        found.append(Finding("note", tier, f"unenforced: {UNENFORCED[tier]}", fix))
+    return found
+
+
+def _missing_module(plugin: str, module: str) -> Finding:
+    if module == "openwakeword" and sys.version_info >= (3, 12):
+        return Finding(
+            "note",
+            plugin,
+            "openwakeword needs tflite-runtime, which has no release for Python 3.12 and later",
+            'use wake-phrase alone: [roles] wake = ["wake-phrase"]',
+        )
+    extra = "local-llm" if module == "xllamacpp" else "voice"
+    fix = f"pip install 'loom-host[{extra}]'"
+    return Finding("error", plugin, f"the Python package {module} is missing", fix)
+
+
+def _print(report: dict[str, Any], explain: bool) -> None:
+    for plugin in report["plugins"]:
+        print(f"{plugin['name']} ({plugin['tier']})")
+        if explain:
+            for words in plugin["reach"]:
+                print(f"    {words}")
+            for asked in plugin["asked_not_granted"]:
+                print(f"    asked for, not granted: {asked}")
+    for finding in report["findings"]:
+        print(f"{finding['level']}: {finding['subject']}: {finding['message']}")
+        print(f"    {finding['fix']}")
+    if not report["findings"]:
+        print("all is well")

@@ -1,0 +1,93 @@
+"""`loom demo`: a recording of a question goes in, a spoken answer comes out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from loom_sdk.errors import ActionFailed
+
+from .. import status
+from ..host import Host
+from ..turn import Turn, ask_text, speak_file
+from .common import add_json, print_json, print_table, settings_of, size
+
+QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
+SHOWN = ("id", "tier", "state", "calls", "peak_memory", "restarts")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("demo", help="answer a recorded question, spoken")
+    parser.add_argument("--wav", metavar="FILE", help="any recording; default a shipped one")
+    parser.add_argument("--out", metavar="FILE", default="answer.wav", help="the spoken answer")
+    parser.add_argument("--text", nargs="?", const="What is 12 times 9?", metavar="QUESTION",
+                        help="a typed question instead of a recording")  # fmt: skip
+    parser.add_argument("--pace", choices=("realtime", "fast"), default="realtime",
+                        help="feed the recording as it was spoken, or as fast as possible")  # fmt: skip
+    add_json(parser)
+    parser.set_defaults(handler=run)
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    wav = Path(arguments.wav) if arguments.wav else QUESTION
+    out = Path(arguments.out).absolute()
+    overrides = {"plugins": {"audio-io": {"config": {"sink": "wav", "sink_path": str(out)}}}}
+    settings = settings_of(arguments.config, overrides)
+    if not arguments.text and not wav.is_file():
+        raise ActionFailed(f"{wav}: no such file", code="AUDIO_FILE_MISSING")
+    print("starting the host and its plugins", file=sys.stderr)
+    async with Host(settings) as host:
+        await _warm(host)
+        if arguments.text:
+            turn = await ask_text(host, arguments.text)
+        else:
+            print(f"listening to {wav}", file=sys.stderr)
+            turn = await speak_file(host, wav, arguments.pace)
+        report = turn.report()
+        report["plugins"] = [{k: row[k] for k in SHOWN} for row in status.plugin_rows(host)]
+    if arguments.json:
+        print_json(report)
+    else:
+        _print(report)
+    return _exit_code(turn)
+
+
+async def _warm(host: Host) -> None:
+    """A demo is timed from the end of speech: wait until every plugin is ready or has failed."""
+    await host.settled()
+    for row in status.plugin_rows(host):
+        if row["state"] == "failed":
+            print(f"loom: {row['name']}: {row['reason']}", file=sys.stderr)
+
+
+def _exit_code(turn: Turn) -> int:
+    if turn.status in ("", "ok"):
+        return 0
+    print(f"loom: {turn.message or turn.status}", file=sys.stderr)
+    return 1
+
+
+def _print(report: dict[str, Any]) -> None:
+    wake, tool, route = report["wake"], report["tool"], report["route"]
+    rows = [
+        ("wake", f"{wake['phrase']} ({float(wake['score']):.2f})" if wake else "-"),
+        ("heard", report["transcript"]),
+        ("route", f"{route['route']}: {route['reason']}" if route else "-"),
+        ("tool", f"{tool['name']} {tool['arguments']} -> {tool['result']}" if tool else "-"),
+        ("answer", report["answer"]),
+    ]
+    if report["audio_out"]:
+        rows.append(("audio", f"{report['audio_out']['path']} ({report['audio_out']['seconds']} s)"))
+    for name, text in rows:
+        print(f"{name:>8}  {text}")
+    print(f"{'stages':>8}  " + "  ".join(f"{k} {v}" for k, v in report["stages"].items()))
+    print()
+    print_table(
+        ("PLUGIN", "TIER", "STATE", "CALLS", "PEAK", "RESTARTS"),
+        [
+            (p["id"], p["tier"], p["state"], p["calls"], size(p["peak_memory"]), p["restarts"])
+            for p in report["plugins"]
+        ],
+    )

@@ -1,0 +1,63 @@
+"""`loom`: one parser, one file per verb group, one place where errors are printed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loom_sdk.errors import LoomError
+
+from . import calls, check, demo, models, plugin, run, show
+
+GROUPS = (demo, run, check, show, calls, models, plugin)
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="loom", description="A plugin host for voice and AI agents."
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="settings; default ./loom.toml, else the shipped voice profile",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for group in GROUPS:
+        group.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 a failure that is told on stderr, 2 wrong usage, 130 interrupted."""
+    arguments = build_parser().parse_args(argv)
+    arguments.config = _config_path(arguments.config)
+    try:
+        answer = arguments.handler(arguments)
+        if inspect.iscoroutine(answer):
+            answer = asyncio.run(answer)
+        return int(answer or 0)
+    except LoomError as error:
+        print(f"loom: {error.message}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_ERROR
+
+
+def _config_path(given: str | None) -> Path | None:
+    if given is not None:
+        return Path(given)
+    here = Path("loom.toml")
+    return here if here.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

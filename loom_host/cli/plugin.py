@@ -1,0 +1,65 @@
+"""`loom plugin`: build and list plugins."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from loom_sdk.errors import ManifestError
+
+from .. import assembly, discovery
+from ..manifest import load_manifest
+from .common import add_json, print_json, print_table, settings_of
+
+
+def add_parser(subparsers: Any) -> None:
+    plugin = subparsers.add_parser("plugin", help="build and list plugins")
+    verbs = plugin.add_subparsers(dest="verb", metavar="VERB", required=True)
+    build = verbs.add_parser("build", help="compile a Python plugin for the wasm tier")
+    build.add_argument("folder")
+    build.set_defaults(handler=run_build)
+    listing = verbs.add_parser("list", help="plugins that this host can find")
+    add_json(listing)
+    listing.set_defaults(handler=run_list)
+
+
+def run_build(arguments: argparse.Namespace) -> int:
+    from ..runtimes.wasm.build import build_plugin
+
+    folder = Path(arguments.folder)
+    manifest = load_manifest(folder / "plugin.toml")
+    if "wasm" not in manifest.tiers or not isinstance(manifest.entry, str):
+        raise ManifestError(f"{folder}/plugin.toml does not claim the wasm tier: add it to tiers")
+    began = time.monotonic()
+    print(f"building {manifest.id}", file=sys.stderr)
+    path = build_plugin(folder, manifest.entry)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s)")
+    return 0
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments.config)
+    found = discovery.find_manifests(assembly.roots_of(settings))
+    rows = [
+        {
+            "name": m.name, "id": m.id, "version": m.version, "type": m.type,
+            "tiers": list(m.tiers), "capabilities": [c.name for c in m.capabilities],
+            "description": m.description,
+        }
+        for m in found.values()
+    ]  # fmt: skip
+    if arguments.json:
+        print_json(rows)
+    else:
+        print_table(
+            ("NAME", "VERSION", "TYPE", "TIERS", "OFFERS"),
+            [
+                (r["name"], r["version"], r["type"], ",".join(r["tiers"]),
+                 ",".join(r["capabilities"]) or "-")
+                for r in rows
+            ],
+        )  # fmt: skip
+    return 0

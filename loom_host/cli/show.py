@@ -1,0 +1,91 @@
+"""What a running host tells: `ps`, `why-denied`, `trace`, `stats`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from loom_sdk.errors import CapabilityError
+
+from .common import add_json, ask_once, print_json, print_table, size
+
+
+def add_parser(subparsers: Any) -> None:
+    for name, handler, text in (
+        ("ps", ps, "plugins of the running host, their state and use"),
+        ("why-denied", why_denied, "the last refusals, each with the line that would allow it"),
+        ("stats", stats, "topics and subscriptions of the running host"),
+    ):
+        parser = subparsers.add_parser(name, help=text)
+        add_json(parser)
+        parser.set_defaults(handler=handler)
+    trace = subparsers.add_parser("trace", help="where the time of the last turn went")
+    trace.add_argument("which", nargs="?", default="last", choices=["last"])
+    trace.add_argument("--width", type=int, default=100)
+    add_json(trace)
+    trace.set_defaults(handler=show_trace)
+
+
+async def ps(arguments: argparse.Namespace) -> int:
+    rows = await ask_once(arguments, {"op": "ps"})
+    if arguments.json:
+        print_json(rows)
+        return 0
+    print_table(
+        ("NAME", "TIER", "STATE", "CALLS", "EVENTS", "ERRORS", "RESTARTS", "DENIED", "MEM", "PEAK"),
+        [
+            (
+                r["name"], r["tier"], r["state"], r["calls"], r["events"], r["errors"],
+                r["restarts"], r["denials"], size(r["memory"]), size(r["peak_memory"]),
+            )
+            for r in rows
+        ],
+    )  # fmt: skip
+    for row in rows:
+        if row["reason"]:
+            print(f"{row['name']}: {row['reason']}")
+        for quota, how in row["unenforced"].items():
+            print(f"{row['name']}: {quota} {how}")
+    return 0
+
+
+async def why_denied(arguments: argparse.Namespace) -> int:
+    rows = await ask_once(arguments, {"op": "why-denied"})
+    if arguments.json:
+        print_json(rows)
+        return 0
+    if not rows:
+        print("nothing was refused")
+    for row in rows:
+        when = time.strftime("%H:%M:%S", time.localtime(row["time"]))
+        print(f"{when}  {row['plugin']}: {row['kind']} {row['value']!r}")
+        print(f"          to allow it: {row['line']}")
+    return 0
+
+
+async def stats(arguments: argparse.Namespace) -> int:
+    data = await ask_once(arguments, {"op": "stats"})
+    if arguments.json:
+        print_json(data)
+        return 0
+    for kind, table in data.items():
+        if not isinstance(table, dict) or not table:
+            continue
+        first = next(iter(table.values()))
+        if isinstance(first, dict):
+            print_table((kind.upper(), *first), [(k, *v.values()) for k, v in table.items()])
+            print()
+    return 0
+
+
+async def show_trace(arguments: argparse.Namespace) -> int:
+    trace = await ask_once(arguments, {"op": "trace", "width": arguments.width})
+    if arguments.json:
+        print_json(trace["spans"])
+        return 0
+    if not trace["spans"]:
+        raise CapabilityError("no trace yet: speak to the host, or raise telemetry.sample_ratio")
+    for line in trace["lines"]:
+        print(line)
+    return 0

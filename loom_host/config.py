@@ -1,0 +1,335 @@
+"""`loom.toml` and the environment -> frozen settings. All validation of settings is here.
+
+A file may say `extends = "voice"` to start from a shipped profile, and then change single keys:
+tables are merged key by key, everything else is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from loom_sdk.errors import ConfigError
+
+from .grants import KINDS
+from .quotas import Quotas, parse_quotas
+
+PRIVACY = ("public", "sensitive", "private", "local-only")
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """[host]"""
+
+    data_dir: Path = Path()
+    """Kept across starts: storage, plugins' own folders. Default $XDG_DATA_HOME/loom."""
+    cache_dir: Path = Path()
+    """Compiled components. Default $XDG_CACHE_HOME/loom."""
+    runtime_dir: Path = Path()
+    """Sockets. Default $XDG_RUNTIME_DIR/loom, else a private folder below the temporary one."""
+    plugin_paths: tuple[str, ...] = ()
+    """Folders with plugins beside the first-party ones; relative to the file."""
+    control: bool = True
+    """Whether the command line can talk to the running host."""
+    publish_wait_ms: int = 250
+    """Longest wait of a publisher for a full Batched or Background queue."""
+    stop_grace_ms: int = 3000
+    """Time a plugin gets to stop before it is killed."""
+    require_enforced: bool = False
+    """Refuse to start where a quota cannot be enforced."""
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """[telemetry]"""
+
+    sample_ratio: float = 1.0
+    """Share of traces that are recorded, 0 to 1."""
+    log_level: str = "warning"
+    log_format: str = "text"
+    """`text` or `json`."""
+    http_port: int = 0
+    """Loopback port of /metrics and /healthz; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """[plugins.NAME]"""
+
+    enabled: bool = True
+    tier: str = ""
+    """Overrides the manifest's default, among the tiers it claims."""
+    trusted: bool = False
+    """Needed for code in the host that is not first-party, together with `code`."""
+    code: str = ""
+    """`sha256:...` of the plugin's folder; `loom check` prints it."""
+    start: str = "eager"
+    """`eager`: the host waits for it; `background`: calls wait for it instead."""
+    role: str = ""
+    """With a role, it only runs where `[roles]` names it."""
+    quality: float = 0.7
+    """The operator's confidence in its answers, 0 to 1, for the router."""
+    cost: float = 0.0
+    """Estimated cost of a call, in the unit of `routing.cost_cap`."""
+    allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    quotas: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """[agents.NAME.parameters] routing.*"""
+
+    privacy: str = "sensitive"
+    latency_budget_ms: float = 200.0
+    cost_cap: float = 0.01
+    quality_threshold: float = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """[agents.NAME]"""
+
+    plugin: str = ""
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSettings:
+    """[secrets.NAME]: exactly one of the three."""
+
+    env: str = ""
+    file: str = ""
+    """A file that only its owner may read (0600)."""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole of `loom.toml`."""
+
+    host: HostSettings = field(default_factory=HostSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    plugins: Mapping[str, PluginSettings] = field(default_factory=dict)
+    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Capability to plugin names, in order of preference."""
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Role (`vad`, `wake`) to the plugins that fill it; others with that role stay off."""
+    agents: Mapping[str, AgentSettings] = field(default_factory=dict)
+    secrets: Mapping[str, SecretSettings] = field(default_factory=dict)
+    path: Path | None = None
+    """The file that was read."""
+
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+def load_settings(
+    path: Path | str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read `loom.toml` (or only a profile), merge `overrides`, check everything.
+
+    Raises:
+        ConfigError: names the file, the key and the fix.
+    """
+    data: dict[str, Any] = {}
+    file = Path(path) if path is not None else None
+    if file is not None:
+        data = _read(file)
+    merged = merge(_profile(str(data.pop("extends", ""))), data)
+    merged = merge(merged, overrides or {})
+    return parse_settings(merged, file)
+
+
+def _profile(name: str) -> dict[str, Any]:
+    if not name:
+        return {}
+    path = PROFILES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
+        raise ConfigError(f"extends = {name!r}: no such profile; known: {known}")
+    data = _read(path)
+    return merge(_profile(str(data.pop("extends", ""))), data)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merged key by key; every other value replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = merge(old, value) if both else value  # type: ignore[arg-type]  # both are mappings
+    return result
+
+
+def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Settings:
+    """The checked form of a parsed `loom.toml`. Raises ConfigError."""
+    where = str(path or "settings")
+    _check(data, [item.name for item in fields(Settings) if item.name != "path"], where)
+    base = path.parent.resolve() if path else Path.cwd()
+    settings = Settings(
+        host=_host(data.get("host", {}), base, where),
+        telemetry=_telemetry(data.get("telemetry", {}), where),
+        plugins={n: _plugin(n, t, where) for n, t in _tables(data, "plugins", where)},
+        providers={k: _names(v, f"{where} [providers] {k}") for k, v in _items(data, "providers")},
+        roles={k: _names(v, f"{where} [roles] {k}") for k, v in _items(data, "roles")},
+        agents={n: _agent(n, t, where) for n, t in _tables(data, "agents", where)},
+        secrets={n: _secret(n, t, where) for n, t in _tables(data, "secrets", where)},
+        path=path,
+    )
+    return settings
+
+
+def _check(table: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def _items(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    table = data.get(key, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"[{key}] must be a table")
+    return list(table.items())
+
+
+def _tables(data: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Mapping[str, Any]]]:
+    items = _items(data, key)
+    for name, table in items:
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{where}: [{key}.{name}] must be a table, not {table!r}")
+    return items
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+        raise ConfigError(f"{where} must be a list of plugin names, such as [\"stt-whisper\"]")
+    return tuple(values)
+
+
+def _typed(kind: type[Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of a flat table, checked against the defaults' types."""
+    defaults = kind()
+    known = {item.name: getattr(defaults, item.name) for item in fields(kind)}
+    _check(table, list(known), where)
+    checked: dict[str, Any] = {}
+    for key, value in table.items():
+        checked[key] = _like(known[key], value, f"{where} {key}")
+    return checked
+
+
+def _like(default: Any, value: Any, where: str) -> Any:
+    if isinstance(default, bool) or isinstance(value, bool):
+        fits = isinstance(default, bool) and isinstance(value, bool)
+    elif isinstance(default, float):
+        fits, value = isinstance(value, int | float), value
+    elif isinstance(default, Path):
+        fits, value = isinstance(value, str), value
+    elif isinstance(default, tuple):
+        return _texts(value, where)
+    else:
+        fits = isinstance(value, type(default))
+    if not fits:
+        raise ConfigError(f"{where} = {value!r}: must be a {_WORDS.get(type(default), 'text')}")
+    if isinstance(default, int | float) and not isinstance(default, bool) and value < 0:
+        raise ConfigError(f"{where} = {value!r}: must not be negative")
+    return float(value) if isinstance(default, float) else value
+
+
+_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f"{where} = {value!r}: must be a list of texts")
+    return tuple(value)
+
+
+def _host(table: Mapping[str, Any], base: Path, where: str) -> HostSettings:
+    values = _typed(HostSettings, table, f"{where} [host]")
+    home = Path.home()
+    defaults = {
+        "data_dir": Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share") / "loom",
+        "cache_dir": Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "loom",
+        "runtime_dir": Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/loom-{os.getuid()}")
+        / "loom",
+    }
+    for key, default in defaults.items():
+        given = values.get(key)
+        values[key] = (base / Path(given).expanduser()) if given else default
+    values["plugin_paths"] = tuple(
+        str((base / Path(item).expanduser()).resolve()) for item in values.get("plugin_paths", ())
+    )
+    return HostSettings(**values)
+
+
+def _telemetry(table: Mapping[str, Any], where: str) -> TelemetrySettings:
+    settings = TelemetrySettings(**_typed(TelemetrySettings, table, f"{where} [telemetry]"))
+    if settings.sample_ratio > 1:
+        raise ConfigError(f"{where} [telemetry] sample_ratio: must be from 0 to 1")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"{where} [telemetry] log_level: debug, info, warning or error")
+    if settings.log_format not in ("text", "json"):
+        raise ConfigError(f"{where} [telemetry] log_format: text or json")
+    return settings
+
+
+def _plugin(name: str, table: Mapping[str, Any], where: str) -> PluginSettings:
+    place = f"{where} [plugins.{name}]"
+    plain = {k: v for k, v in table.items() if k not in ("allow", "config", "quotas")}
+    _check(table, [item.name for item in fields(PluginSettings)], place)
+    values = _typed(PluginSettings, plain, place)
+    if values.get("start", "eager") not in ("eager", "background"):
+        raise ConfigError(f"{place} start: must be 'eager' or 'background'")
+    if values.get("tier", "") not in ("", "native", "wasm", "grpc"):
+        raise ConfigError(f"{place} tier: must be native, wasm or grpc")
+    allow = table.get("allow", {})
+    _check(allow, list(KINDS), f"{place} allow")
+    quotas = table.get("quotas", {})
+    try:
+        parse_quotas(quotas, Quotas())
+    except ValueError as error:
+        raise ConfigError(f"{place} quotas: {error}") from error
+    return PluginSettings(
+        **values,
+        allow={k: ("own",) if v is True else _texts(v, f"{place} allow {k}") for k, v in allow.items()},
+        config=dict(table.get("config", {})),
+        quotas=dict(quotas),
+    )
+
+
+def _agent(name: str, table: Mapping[str, Any], where: str) -> AgentSettings:
+    place = f"{where} [agents.{name}]"
+    _check(table, ["plugin", "parameters"], place)
+    parameters = dict(table.get("parameters", {}))
+    routing = parameters.pop("routing", {})
+    _check(parameters, ["routing"], f"{place} parameters")
+    policy = Policy(**_typed(Policy, routing, f"{place} parameters routing"))
+    if policy.privacy not in PRIVACY:
+        raise ConfigError(f"{place} routing.privacy: must be one of {', '.join(PRIVACY)}")
+    return AgentSettings(plugin=str(table.get("plugin", "")), policy=policy)
+
+
+def _secret(name: str, table: Mapping[str, Any], where: str) -> SecretSettings:
+    place = f"{where} [secrets.{name}]"
+    settings = SecretSettings(**_typed(SecretSettings, table, place))
+    if sum(map(bool, (settings.env, settings.file, settings.command))) != 1:
+        raise ConfigError(f"{place}: exactly one of env, file and command")
+    return settings

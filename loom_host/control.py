@@ -1,0 +1,189 @@
+"""The control socket: JSON lines over a Unix socket that only its owner can open.
+
+A request is `{"op": ..., ...}`; the answer is one `{"ok": true, "data": ...}` or
+`{"ok": false, "code": ..., "message": ...}`, for streams one line per item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from loom_sdk import Event
+from loom_sdk.errors import InvalidArguments, LoomError, PluginUnhealthy, encode
+
+from . import status
+from .host import Host
+from .telemetry.waterfall import waterfall
+
+LINE_LIMIT = 32 * 1024**2
+
+
+def socket_path(runtime_dir: Path) -> Path:
+    return runtime_dir / "control.sock"
+
+
+class ControlServer:
+    """Serves one host's control socket."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._path = socket_path(host.settings.host.runtime_dir)
+        self._server: asyncio.Server | None = None
+        self.stop_requested = asyncio.Event()
+
+    async def start(self) -> None:
+        """Raises PluginUnhealthy where another host already serves this socket."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if await _answers(self._path):
+            raise PluginUnhealthy(
+                f"a host already runs at {self._path}: stop it, or set host.runtime_dir"
+            )
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        old = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._serve, str(self._path), limit=LINE_LIMIT
+            )
+        finally:
+            os.umask(old)
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+            await self._answer(line, writer)
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
+            pass  # the client went away or sent what is no line
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(line)
+            async for data in self._dispatch(request):
+                await _write(writer, {"ok": True, "data": data})
+        except ConnectionError:
+            raise
+        except Exception as error:
+            info = encode(error)
+            await _write(writer, {"ok": False, "code": info.code, "message": info.message})
+
+    async def _dispatch(self, request: dict[str, Any]) -> AsyncIterator[Any]:
+        host, op = self._host, request.get("op")
+        if op == "ps":
+            yield status.plugin_rows(host)
+        elif op == "capabilities":
+            yield status.capability_rows(host)
+        elif op == "why-denied":
+            yield status.refusals(host)
+        elif op == "stats":
+            yield host.bus.stats()
+        elif op == "trace":
+            spans = host.telemetry.last_trace()
+            lines = waterfall(spans, int(request.get("width", 100)))
+            yield {"spans": [status.span_row(span) for span in spans], "lines": lines}
+        elif op == "call":
+            yield await self._call(request)
+        elif op == "publish":
+            yield await self._publish(request)
+        elif op == "events":
+            async for row in self._events(request):
+                yield row
+        elif op == "stop":
+            self.stop_requested.set()
+            yield {"stopping": True}
+        else:
+            raise InvalidArguments(f"the host knows no operation {op!r}")
+
+    async def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        result = await self._host.invoke(
+            request["capability"],
+            request.get("arguments", {}),
+            payload=base64.b64decode(request.get("payload", "")),
+            content_type=request.get("content_type", ""),
+            timeout_ms=int(request.get("timeout_ms", 30_000)),
+        )
+        return {
+            "output": result.output,
+            "provider": result.provider,
+            "content_type": result.content_type,
+            "payload": base64.b64encode(result.payload).decode(),
+            "items": [item.output for item in result.items],
+        }
+
+    async def _publish(self, request: dict[str, Any]) -> dict[str, Any]:
+        event = Event(
+            request.get("type", "message"),
+            request.get("payload", "").encode(),
+            dict(request.get("metadata", {})),
+            source="cli",
+        )
+        return {"delivered": await self._host.bus.publish(request["topic"], event)}
+
+    async def _events(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        pattern = request.get("pattern", ">")
+        async with self._host.bus.subscribe(pattern, name="cli") as subscription:
+            async for event in subscription:
+                yield event_row(event)
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """An event as plain data; a payload that is no short text is told by its size."""
+    text = ""
+    if len(event.payload) <= 2000:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = event.payload.decode()
+    return {
+        "time_ms": event.timestamp_ms,
+        "topic": event.topic,
+        "type": event.type,
+        "source": event.source,
+        "metadata": dict(event.metadata),
+        "payload_bytes": len(event.payload),
+        "text": text,
+    }
+
+
+async def _write(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()
+
+
+async def _answers(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def ask(runtime_dir: Path, request: dict[str, Any]) -> AsyncIterator[Any]:
+    """The answers of the running host. Raises PluginUnhealthy where there is none."""
+    path = socket_path(runtime_dir)
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_LIMIT)
+    except OSError as error:
+        raise PluginUnhealthy(f"no host runs at {path}: start one with `loom run`") from error
+    try:
+        await _write(writer, request)
+        while line := await reader.readline():
+            answer = json.loads(line)
+            if not answer["ok"]:
+                raise LoomError(answer["message"])
+            yield answer["data"]
+    finally:
+        writer.close()

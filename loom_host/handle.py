@@ -1,0 +1,164 @@
+"""One plugin as the host holds it: identity, state, slots, calls in flight, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from loom_sdk import Item
+from loom_sdk.errors import PluginUnhealthy, QuotaExceeded
+
+from .config import PluginSettings
+from .grants import Grants
+from .manifest import Manifest
+from .runtimes.base import PluginInstance, PluginSpec
+
+STATES = ("discovered", "starting", "ready", "degraded", "draining", "stopped", "failed")
+ALIVE = ("ready", "degraded")
+
+OnItem = Callable[[Item], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A call or event that a plugin is serving: the host's own record, which it believes."""
+
+    id: str
+    plugin: str
+    caller: str = "host"
+    depth: int = 0
+    chain: tuple[str, ...] = ()
+    """Names of the plugins from the first caller to this one."""
+    deadline: float = 0.0
+    """On the monotonic clock."""
+    traceparent: str = ""
+    started_ns: int = 0
+    """Unix time."""
+    on_item: OnItem | None = None
+    emitted_bytes: int = 0
+    agent: str = ""
+    """Whose policy holds for what is invoked below."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What `loom ps` shows."""
+
+    calls: int = 0
+    events: int = 0
+    errors: int = 0
+    restarts: int = 0
+    quota_hits: int = 0
+    peak_memory: int = 0
+    inside_us: int = 0
+    latency_ms: float | None = None
+    """Moving average, weight 0.2 on the newest."""
+
+
+class Slots:
+    """Concurrency and rate: how many at once, how many a second."""
+
+    def __init__(self, plugin_id: str, limit: int, rate: float) -> None:
+        self.plugin_id, self.limit, self.rate = plugin_id, limit, rate
+        self.active = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._tokens, self._refilled = max(rate, 1.0), time.monotonic()
+
+    @property
+    def full(self) -> bool:
+        return self.active >= self.limit
+
+    def spend(self) -> None:
+        """Take one call from the rate. Raises QuotaExceeded."""
+        if not self.rate:
+            return
+        now = time.monotonic()
+        grown = self._tokens + (now - self._refilled) * self.rate
+        self._tokens, self._refilled = min(grown, max(self.rate, 1.0)), now
+        if self._tokens < 1:
+            raise QuotaExceeded(
+                plugin_id=self.plugin_id, quota="rate", limit=self.rate, used=self.rate + 1
+            )
+        self._tokens -= 1
+
+    async def acquire(self) -> None:
+        """Wait for a free place, first come first served."""
+        if self.active < self.limit:
+            self.active += 1
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)  # the place passes on, `active` stays
+                return
+        self.active -= 1
+
+
+@dataclass(slots=True, eq=False)
+class PluginHandle:
+    """What the host knows of one plugin. The supervisor alone changes its state."""
+
+    manifest: Manifest
+    settings: PluginSettings
+    grants: Grants
+    spec: PluginSpec
+    slots: Slots
+    state: str = "discovered"
+    reason: str = ""
+    instance: PluginInstance | None = None
+    counters: Counters = field(default_factory=Counters)
+    inflight: dict[str, InFlight] = field(default_factory=dict)
+    log_lines: deque[str] = field(default_factory=lambda: deque(maxlen=50))
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def placement(self) -> str:
+        """`cloud` where data may leave the machine: a network grant, or unlisted native code."""
+        if self.grants.allowed.get("network"):
+            return "cloud"
+        trusted = self.spec.first_party or self.settings.trusted
+        return "local" if self.spec.tier != "native" or trusted else "cloud"
+
+    @property
+    def waking(self) -> bool:
+        """Not there yet, but on its way: a call may wait."""
+        return self.state in ("discovered", "starting")
+
+    def become(self, state: str, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def ready(self) -> PluginInstance:
+        """The instance, once it serves. Raises PluginUnhealthy when it will not."""
+        while self.instance is None or self.state not in ALIVE:
+            if not self.waking:
+                raise PluginUnhealthy(self.explain(), plugin_id=self.spec.id)
+            await self._changed.wait()
+        return self.instance
+
+    def explain(self) -> str:
+        """State, reason and last log lines, for people."""
+        lines = "".join(f"\n  | {line}" for line in list(self.log_lines)[-5:])
+        return f"{self.name} is {self.state}{': ' + self.reason if self.reason else ''}{lines}"
+
+    def observe(self, elapsed_ms: float) -> None:
+        old = self.counters.latency_ms
+        self.counters.latency_ms = elapsed_ms if old is None else old * 0.8 + elapsed_ms * 0.2

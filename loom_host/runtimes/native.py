@@ -1,0 +1,237 @@
+"""The native tier: trusted code in the host's own process, loaded through pluggy.
+
+`async def` methods run on the host's loop. `def` methods run in the plugin's own daemon threads;
+one that does not come back in time is abandoned, counted, and the plugin is reported degraded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loom_sdk import Call, Event, Plugin, Result
+from loom_sdk.bridge import Bridge
+from loom_sdk.context import Identity
+from loom_sdk.driver import Driver
+from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, QuotaExceeded
+
+from .base import Declaration, HostServices, PluginSpec, Usage
+
+UNENFORCED = "unenforced: native code shares the host's process"
+
+
+class Worker:
+    """One daemon thread that runs jobs for the loop."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def submit(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def job() -> None:
+            try:
+                answer, error = work(), None
+            except BaseException as raised:
+                answer, error = None, raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, future, answer, error)
+
+        self._jobs.put(job)
+        return future
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+
+def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+    elif isinstance(error, Exception):
+        future.set_exception(error)
+    else:
+        future.set_exception(ActionFailed(f"the plugin raised {error!r}"))
+
+
+class NativeInstance:
+    """One plugin object in the host."""
+
+    def __init__(self, spec: PluginSpec, plugin: Plugin, services: HostServices) -> None:
+        identity = Identity(spec.id, spec.data_dir, spec.cache_dir)
+        bridge = Bridge(services, asyncio.get_running_loop())
+        self._spec = spec
+        self._driver = Driver(plugin, identity, bridge, services)
+        self._idle: list[Worker] = []
+        self._abandoned = 0
+        self.declaration = Declaration(
+            tuple(self._driver.capabilities), tuple(self._driver.subscriptions)
+        )
+        kept = ("deadline_ms", "concurrency", "rate", "output_bytes", "log_bytes", "storage_bytes")
+        lost = ("memory", "cpu", "processes", "open_files")
+        self.enforcement: Mapping[str, str] = (
+            dict.fromkeys(kept, "enforced")
+            | dict.fromkeys(lost, UNENFORCED)
+            | {"deadline_ms": "partial: a blocked thread is abandoned, not ended"}
+        )
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        worker = self._idle.pop() if self._idle else Worker(f"loom-{self._spec.name}")
+        try:
+            answer = await worker.submit(work)
+        except asyncio.CancelledError:
+            self._abandoned += 1
+            worker.stop()
+            raise
+        except BaseException:
+            self._idle.append(worker)
+            raise
+        self._idle.append(worker)
+        return answer
+
+    async def start(self) -> None:
+        method, context, is_async = self._driver.lifecycle("start")
+        if is_async:
+            await method(context)
+        else:
+            await self._run(lambda: method(context))
+
+    async def invoke(self, call: Call) -> Result:
+        bound = self._driver.capability(call.capability)
+        try:
+            if bound.is_async:
+                result = await self._driver.ainvoke(bound, call)
+            else:
+                result = await self._run(lambda: self._driver.invoke(bound, call))
+        except LoomError:
+            raise
+        except Exception as error:
+            raise _failed(self._spec.name, error) from error
+        self._check_output(result)
+        return result
+
+    def _check_output(self, result: Result) -> None:
+        if result.output is None and not result.payload:
+            return
+        try:
+            size = len(json.dumps(result.output)) + len(result.payload)
+        except (TypeError, ValueError) as error:
+            raise ActionFailed(f"{self._spec.name} returned what is not JSON: {error}") from error
+        if size > self._spec.quotas.output_bytes:
+            raise QuotaExceeded(
+                plugin_id=self._spec.id,
+                quota="output_bytes",
+                limit=self._spec.quotas.output_bytes,
+                used=size,
+            )
+
+    async def handle_event(self, event: Event) -> int:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        bound = self._driver.handler(event)
+        if bound is None:
+            return 0
+        try:
+            if bound.is_async:
+                await self._driver.ahandle_event(bound, event)
+            else:
+                await self._run(lambda: self._driver.handle_event(bound, event))
+        except LoomError:
+            raise
+        except Exception as error:
+            raise _failed(self._spec.name, error) from error
+        return int((loop.time() - began) * 1_000_000)
+
+    async def health(self) -> str:
+        if self._abandoned:
+            return f"{self._abandoned} blocked thread(s) abandoned"
+        return self._driver.plugin.health()
+
+    async def wait_exit(self) -> str:
+        """Native code ends only with the host."""
+        return await asyncio.get_running_loop().create_future()
+
+    async def aclose(self, grace_s: float) -> None:
+        method, context, is_async = self._driver.lifecycle("stop")
+        stopping = method(context) if is_async else self._run(lambda: method(context))
+        try:
+            await asyncio.wait_for(stopping, grace_s)
+        finally:
+            for worker in self._idle:
+                worker.stop()
+            self._idle.clear()
+
+    def usage(self) -> Usage:
+        return Usage(extra={"abandoned_threads": self._abandoned})
+
+
+def _failed(name: str, error: Exception) -> ActionFailed:
+    return ActionFailed(f"{name} raised {type(error).__name__}: {error}")
+
+
+class NativeRuntime:
+    """Loads `module:Class`, or a module with the hook `loom_create_plugin`."""
+
+    tier = "native"
+
+    def __init__(self) -> None:
+        self._importer = Worker("loom-import")
+
+    async def start(self, spec: PluginSpec, services: HostServices) -> NativeInstance:
+        try:
+            plugin = await self._importer.submit(lambda: _create(spec))
+            plugin.config = dict(spec.config)
+            instance = NativeInstance(spec, plugin, services)
+            await instance.start()
+        except LoomError:
+            raise
+        except Exception as error:
+            raise PluginLoadError(
+                f"{spec.name} did not start: {type(error).__name__}: {error}", plugin_id=spec.id
+            ) from error
+        return instance
+
+    async def aclose(self) -> None:
+        self._importer.stop()
+
+
+def _create(spec: PluginSpec) -> Plugin:
+    import pluggy
+    from loom_sdk import hookspecs
+
+    if not isinstance(spec.entry, str):
+        raise PluginLoadError(
+            f"{spec.name}: a command line runs in the grpc tier, not native", plugin_id=spec.id
+        )
+    module_name, _, attribute = spec.entry.partition(":")
+    if (spec.folder / f"{module_name}.py").is_file() and str(spec.folder) not in sys.path:
+        sys.path.append(str(spec.folder))
+    module = importlib.import_module(module_name)
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    kind = getattr(module, attribute, None) if attribute else None
+    if inspect.isclass(kind) and issubclass(kind, Plugin):
+        return kind()
+    created = manager.hook.loom_create_plugin(plugin_id=spec.id, config=dict(spec.config))
+    if isinstance(created, Plugin):
+        return created
+    raise PluginLoadError(
+        f"{spec.name}: entry {spec.entry!r} names no loom_sdk.Plugin class, and the module has no "
+        "hook loom_create_plugin that returns one",
+        plugin_id=spec.id,
+    )

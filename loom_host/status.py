@@ -1,0 +1,86 @@
+"""What a running host tells of itself, as plain data: the rows of `loom ps` and its siblings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .grants import missing, reach
+from .handle import PluginHandle
+from .host import Host
+from .telemetry.spans import Span
+
+
+def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
+    """One plugin: identity, state, counters, memory in bytes, what is not enforced."""
+    usage = handle.instance.usage() if handle.instance is not None else None
+    counters = handle.counters
+    if usage is not None:
+        counters.peak_memory = max(counters.peak_memory, usage.peak_memory_bytes)
+    enforcement = handle.instance.enforcement if handle.instance is not None else {}
+    return {
+        "name": handle.name,
+        "id": handle.spec.id,
+        "version": handle.spec.version,
+        "tier": handle.spec.tier,
+        "state": handle.state,
+        "reason": handle.reason,
+        "pid": usage.pid if usage else 0,
+        "calls": counters.calls,
+        "events": counters.events,
+        "errors": counters.errors,
+        "restarts": counters.restarts,
+        "denials": host.audit.denied.get(handle.name, 0),
+        "quota_hits": counters.quota_hits,
+        "memory": usage.memory_bytes if usage else 0,
+        "peak_memory": counters.peak_memory,
+        "placement": handle.placement,
+        "unenforced": {k: v for k, v in enforcement.items() if v != "enforced"},
+        "usage": dict(usage.extra) if usage else {},
+    }
+
+
+def plugin_rows(host: Host) -> list[dict[str, Any]]:
+    return [plugin_row(host, handle) for handle in host.plugins.values()]
+
+
+def refusals(host: Host) -> list[dict[str, Any]]:
+    return [asdict(refusal) for refusal in host.audit.refusals]
+
+
+def capability_rows(host: Host) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "providers": [offer.handle.name for offer in offers],
+            "effects": offers[0].spec.effects if offers else "",
+            "tool": bool(offers and offers[0].spec.tool),
+            "description": offers[0].spec.description if offers else "",
+        }
+        for name, offers in host.broker.capabilities().items()
+    ]
+
+
+def reach_row(handle: PluginHandle) -> dict[str, Any]:
+    """A plugin's reach in words, and what it asked for in vain."""
+    return {
+        "name": handle.name,
+        "id": handle.spec.id,
+        "tier": handle.spec.tier,
+        "reach": reach(handle.manifest, handle.grants),
+        "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
+    }
+
+
+def span_row(span: Span) -> dict[str, Any]:
+    """A span as plain data; times in ns of Unix time."""
+    return {
+        "name": span.name,
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "start_ns": span.start_ns,
+        "end_ns": span.end_ns,
+        "attributes": dict(span.attributes),
+        "error": span.error,
+    }

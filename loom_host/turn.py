@@ -1,0 +1,180 @@
+"""One spoken turn through a running host: feeds a recording or a text, collects what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loom_sdk import Event
+from loom_sdk.errors import ActionFailed, DeadlineExceeded
+from loom_sdk.events import new_id
+
+from .host import Host
+
+QUIET_S = 0.15
+"""So long nothing may be queued or running before the host counts as idle."""
+TURN_TIMEOUT_S = 120.0
+
+
+@dataclass
+class Turn:
+    """What was heard, decided, answered and played. Times in ms."""
+
+    wake: dict[str, Any] | None = None
+    transcripts: list[str] = field(default_factory=list)
+    utterances: int = 0
+    result: dict[str, Any] = field(default_factory=dict)
+    status: str = ""
+    message: str = ""
+    end_of_speech_ms: float = 0.0
+    """Unix time of the last voiced sample's arrival."""
+    utterance_ms: float = 0.0
+    """Unix time at which the whole utterance was published."""
+    first_audio_ms: float = 0.0
+    """Unix time at which the first sample of the answer reached the sink."""
+    audio_out: dict[str, Any] | None = None
+
+    def take(self, event: Event) -> None:
+        """Note one event of the turn."""
+        data = event.metadata
+        if event.topic == "utterance" and not self.result:
+            self.utterances += 1
+            self.utterance_ms = event.timestamp_ms
+            self.end_of_speech_ms = float(data.get("end_of_speech_unix_ms", event.timestamp_ms))
+        elif event.topic == "wake":
+            self.wake = {"phrase": data.get("phrase"), "score": float(data.get("score", 0))}
+        elif event.topic == "transcript":
+            self.transcripts.append(data.get("text", ""))
+        elif event.topic == "agent.voice" and event.type == "action_result" and "turn" in data:
+            self.result = json.loads(data["turn"])
+            self.status, self.message = data.get("status", ""), data.get("message", "")
+        elif event.type == "audio.first_sample" and not self.first_audio_ms:
+            self.first_audio_ms = float(data["unix_ms"])
+        elif event.type == "audio.done":
+            seconds = round(float(data.get("seconds", 0)), 3)
+            self.audio_out = {"path": data.get("path"), "seconds": seconds}
+
+    def stages(self) -> dict[str, float]:
+        """ms per stage, the total from end of speech to first answer audio, and the host's part.
+
+        `host_ms` is the total less the wait of the VAD's hangover and less the time that the
+        plugins on the critical path measured inside themselves.
+        """
+        stages = {k.removesuffix("_us"): v / 1000 for k, v in self.result.get("inside_us", {}).items()}
+        stages = {name: round(value, 1) for name, value in stages.items()}
+        if not (self.first_audio_ms and self.end_of_speech_ms):
+            return stages
+        hangover = max(0.0, self.utterance_ms - self.end_of_speech_ms)
+        total = self.first_audio_ms - self.end_of_speech_ms
+        inside = sum(self.result.get("inside_us", {}).values()) / 1000
+        return {
+            "hangover": round(hangover, 1),
+            **stages,
+            "total_ms": round(total, 1),
+            "host_ms": round(total - hangover - inside, 1),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The JSON of `loom demo --json`, less the plugins."""
+        return {
+            "wake": self.result.get("wake") or self.wake,
+            "transcript": self.result.get("transcript") or " ".join(self.transcripts),
+            "route": self.result.get("route"),
+            "tool": self.result.get("tool"),
+            "answer": self.result.get("answer", ""),
+            "audio_out": self.audio_out,
+            "stages": self.stages(),
+        }
+
+
+TOPICS = ("utterance", "wake", "transcript", "agent.voice", "audio.out")
+
+
+class Listener:
+    """Follows a turn's topics into a `Turn` for as long as it is open."""
+
+    def __init__(self, host: Host) -> None:
+        self.turn = Turn()
+        self._host = host
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Listener:
+        for topic in TOPICS:
+            self._tasks.append(asyncio.create_task(self._follow(topic)))
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, topic: str) -> None:
+        async with self._host.bus.subscribe(topic, name=f"turn:{topic}") as events:
+            async for event in events:
+                self.turn.take(event)
+
+
+async def settle(host: Host, deadline: float) -> None:
+    """Wait until nothing is queued or running. Raises DeadlineExceeded."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_S:
+        if host.busy():
+            quiet_since = time.monotonic()
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded("the turn did not come to an end in time")
+        await asyncio.sleep(0.01)
+
+
+async def speak_file(host: Host, path: Path, pace: str) -> Turn:
+    """Play a recording into the host as if it were the microphone.
+
+    Raises:
+        ActionFailed: with code AUDIO_* where it is no readable recording, NO_SPEECH, NO_WAKE,
+            or the turn's own failure.
+    """
+    async with Listener(host) as listener:
+        await host.invoke(
+            "audio.stream_file", {"path": str(path), "pace": pace}, timeout_ms=600_000
+        )
+        await settle(host, time.monotonic() + TURN_TIMEOUT_S)
+        turn = listener.turn
+    _judge(turn, path)
+    return turn
+
+
+async def ask_text(host: Host, question: str) -> Turn:
+    """Put a typed question to the voice agent; nothing is spoken."""
+    async with Listener(host) as listener:
+        span = host.telemetry.tracer.start("user.query")
+        span.end()
+        event = Event(
+            "user.query",
+            metadata={"text": question, "utterance_id": new_id(), "speak": "false"},
+            priority=60,
+            traceparent=span.traceparent,
+        )
+        await host.bus.publish("query", event)
+        await settle(host, time.monotonic() + TURN_TIMEOUT_S)
+        turn = listener.turn
+    if not turn.result:
+        raise ActionFailed("the agent gave no answer: see the log", code="NO_ANSWER")
+    return turn
+
+
+def _judge(turn: Turn, path: Path) -> None:
+    if not turn.utterances:
+        raise ActionFailed(f"{path}: no speech was found in it", code="NO_SPEECH")
+    if not any(turn.transcripts):
+        raise ActionFailed(f"{path}: no words were understood in it", code="NO_SPEECH")
+    if not turn.result:
+        heard = " ".join(turn.transcripts)
+        raise ActionFailed(
+            f"{path}: no wake phrase was heard; begin with 'hey loom' or 'hey jarvis'. "
+            f"Heard: {heard!r}",
+            code="NO_WAKE",
+        )

@@ -1,0 +1,67 @@
+"""The synchronous port over an asynchronous one, for plugin threads beside an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any, TypeVar
+
+from .calls import Call, Item, Result
+from .context import AsyncPort, HttpResponse, SpanRecord
+from .events import Event
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """Every call waits, in the plugin's thread, for the loop to do it."""
+
+    def __init__(self, port: AsyncPort, loop: asyncio.AbstractEventLoop) -> None:
+        self._port, self._loop = port, loop
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def publish(self, event: Event, call_id: str) -> int:
+        return self._wait(self._port.publish(event, call_id))
+
+    def invoke(self, call: Call) -> Result:
+        return self._wait(self._port.invoke(call))
+
+    def stream(self, call: Call) -> Iterator[Item]:
+        items = self._port.stream(call)
+
+        async def following() -> Item | None:
+            return await anext(items, None)
+
+        while (item := self._wait(following())) is not None:
+            yield item
+
+    def emit(self, call_id: str, item: Item) -> None:
+        self._wait(self._port.emit(call_id, item))
+
+    def kv_get(self, key: str) -> bytes | None:
+        return self._wait(self._port.kv_get(key))
+
+    def kv_put(self, key: str, value: bytes) -> None:
+        self._wait(self._port.kv_put(key, value))
+
+    def kv_delete(self, key: str) -> None:
+        self._wait(self._port.kv_delete(key))
+
+    def kv_list(self, prefix: str) -> list[str]:
+        return self._wait(self._port.kv_list(prefix))
+
+    def http_request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
+    ) -> HttpResponse:
+        return self._wait(self._port.http_request(method, url, headers, body, timeout_ms))
+
+    def log(self, level: str, message: str, attributes: Mapping[str, str], call_id: str) -> None:
+        self._loop.call_soon_threadsafe(self._port.log, level, message, attributes, call_id)
+
+    def span(self, span: SpanRecord, call_id: str) -> None:
+        self._loop.call_soon_threadsafe(self._port.span, span, call_id)
+
+    def get_secret(self, name: str) -> str:
+        return self._wait(self._port.get_secret(name))

@@ -1,0 +1,345 @@
+"""Glue inside a wasm guest: a `Plugin` class as the export that componentize-py expects.
+
+Importable only in a guest, where the bindings of `plugin.wit` exist. The host's build writes an
+`app.py` of three lines around `bind`; authors never import this module.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import random
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from componentize_py_types import Err  # type: ignore[import-not-found]  # only in a guest
+from wit_world.imports import host, types  # type: ignore[import-not-found]  # only in a guest
+
+from .calls import Call, Item, Result
+from .context import HttpResponse, Identity, SpanRecord
+from .driver import Driver, negotiate, parse_arguments
+from .errors import (
+    ActionFailed,
+    ErrorInfo,
+    LoomError,
+    PluginLoadError,
+    QuotaExceeded,
+    decode,
+    encode,
+)
+from .events import Event, fresh_id_prefix
+from .plugin import CapabilitySpec, Plugin, SubscriptionSpec
+
+_TRACEBACK_CHARS = 8000
+
+
+class HostPort:
+    """`Port` over the imports of `plugin.wit`."""
+
+    def publish(self, event: Event, call_id: str) -> int:
+        with _host_errors():
+            return int(host.publish(_to_wit(event)))
+
+    def invoke(self, call: Call) -> Result:
+        with _host_errors():
+            answer = host.invoke(
+                types.ActionCall(
+                    id=call.id,
+                    capability=call.capability,
+                    version=call.version,
+                    arguments=json.dumps(call.arguments),
+                    payload=call.payload,
+                    content_type=call.content_type,
+                    remaining_ms=call.remaining_ms,
+                    traceparent=call.traceparent,
+                    parent_call_id=call.parent_call_id,
+                )
+            )
+        return Result(
+            json.loads(answer.output or "null"),
+            answer.payload,
+            answer.content_type,
+            answer.elapsed_us,
+        )
+
+    def stream(self, call: Call) -> Iterator[Item]:
+        raise ActionFailed(
+            f"cannot stream {call.capability} into a wasm guest: use ctx.invoke, or run this "
+            "plugin in the native or grpc tier",
+            code="UNSUPPORTED",
+        )
+
+    def emit(self, call_id: str, item: Item) -> None:
+        with _host_errors():
+            host.emit(json.dumps(item.output), item.payload, item.content_type)
+
+    def kv_get(self, key: str) -> bytes | None:
+        with _host_errors():
+            value: bytes | None = host.kv_get(key)
+        return value
+
+    def kv_put(self, key: str, value: bytes) -> None:
+        with _host_errors():
+            host.kv_put(key, value)
+
+    def kv_delete(self, key: str) -> None:
+        with _host_errors():
+            host.kv_delete(key)
+
+    def kv_list(self, prefix: str) -> list[str]:
+        with _host_errors():
+            return list(host.kv_list(prefix))
+
+    def http_request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
+    ) -> HttpResponse:
+        sent = [types.HttpHeader(name=name, value=value) for name, value in headers.items()]
+        with _host_errors():
+            reply = host.http_request(
+                types.HttpCall(
+                    method=method, url=url, headers=sent, body=body, timeout_ms=timeout_ms
+                )
+            )
+        received = {header.name: header.value for header in reply.headers}
+        return HttpResponse(reply.status, received, reply.body)
+
+    def log(self, level: str, message: str, attributes: Mapping[str, str], call_id: str) -> None:
+        host.log(level, message, list(attributes.items()))
+
+    def span(self, span: SpanRecord, call_id: str) -> None:
+        host.span(
+            types.SpanRecord(
+                name=span.name,
+                start_offset_us=span.start_offset_us,
+                duration_us=span.duration_us,
+                attributes=list(span.attributes.items()),
+                error=span.error,
+            )
+        )
+
+    def get_secret(self, name: str) -> str:
+        with _host_errors():
+            return str(host.get_secret(name))
+
+
+class _host_errors:
+    """Turns an `action-error` of the host into the exception it stands for."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Err):
+            value = error.value
+            raise decode(ErrorInfo(value.code, value.message, value.details)) from None
+
+
+class Guest:
+    """The `plugin` interface of the WIT for one plugin class."""
+
+    kind: type[Plugin] = Plugin
+
+    def __init__(self) -> None:
+        self._driver: Driver | None = None
+        self._quotas: dict[str, int] = {}
+        self._plugin_id = ""
+
+    def init(self, request: Any) -> Any:
+        fresh_id_prefix()
+        random.seed()
+        self._plugin_id = request.plugin_id
+        self._quotas = dict(request.quotas)
+        try:
+            return self._start(request)
+        except BaseException as error:
+            self._refuse(error)
+
+    def _start(self, request: Any) -> Any:
+        version = negotiate(request.api_versions, self._plugin_id)
+        plugin = self.kind()
+        plugin.config = json.loads(request.config or "{}")
+        driver = Driver(plugin, Identity(self._plugin_id), HostPort())
+        method, context, _ = driver.lifecycle("start")
+        method(context)
+        self._driver = driver
+        return types.InitResponse(
+            api_version=version,
+            capabilities=[_capability(spec) for spec in driver.capabilities],
+            subscriptions=[_subscription(spec) for spec in driver.subscriptions],
+        )
+
+    @property
+    def _ready(self) -> Driver:
+        if self._driver is None:
+            raise PluginLoadError(f"{self._plugin_id or 'this plugin'} was not initialised")
+        return self._driver
+
+    def invoke(self, call: Any) -> Any:
+        try:
+            return self._answer(self._ready, call)
+        except BaseException as error:
+            self._refuse(error)
+
+    def _answer(self, driver: Driver, call: Any) -> Any:
+        bound = driver.capability(call.capability)
+        result = driver.invoke(
+            bound,
+            Call(
+                call.capability,
+                parse_arguments(call.arguments),
+                call.payload,
+                call.content_type,
+                id=call.id,
+                version=call.version,
+                remaining_ms=call.remaining_ms,
+                traceparent=call.traceparent,
+                parent_call_id=call.parent_call_id,
+            ),
+        )
+        output = json.dumps(result.output)
+        self._check_output(len(output) + len(result.payload))
+        return types.ActionResult(
+            output=output,
+            payload=bytes(result.payload),
+            content_type=result.content_type,
+            elapsed_us=result.elapsed_us,
+        )
+
+    def _check_output(self, used: int) -> None:
+        limit = self._quotas.get("output_bytes", 0)
+        if limit and used > limit:
+            raise QuotaExceeded(
+                plugin_id=self._plugin_id, quota="output_bytes", limit=limit, used=used
+            )
+
+    def handle_event(self, event: Any) -> int:
+        import time
+
+        began = time.perf_counter_ns()
+        try:
+            heard = _from_wit(event)
+            bound = self._ready.handler(heard)
+            if bound is not None:
+                self._ready.handle_event(bound, heard)
+        except BaseException as error:
+            self._refuse(error)
+        return (time.perf_counter_ns() - began) // 1000
+
+    def health(self) -> Any:
+        try:
+            sick = self._ready.plugin.health()
+        except Exception as error:
+            sick = f"health() raised {type(error).__name__}: {error}"
+        return types.HealthStatus(healthy=not sick, message=sick, memory_bytes=0)
+
+    def shutdown(self) -> None:
+        if self._driver is not None:
+            method, context, _ = self._driver.lifecycle("stop")
+            method(context)
+
+    def _refuse(self, error: BaseException) -> NoReturn:
+        """Raise the `action-error` that an exception becomes."""
+        if isinstance(error, MemoryError):
+            limit = self._quotas.get("memory", 0)
+            error = QuotaExceeded(
+                f"{self._plugin_id}: out of memory (quota memory = {limit} bytes)",
+                plugin_id=self._plugin_id,
+                quota="memory",
+                limit=limit,
+                used=limit,
+            )
+        info = encode(error)
+        details = info.details
+        if not isinstance(error, LoomError):
+            text = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARS:]
+            details = json.dumps({"traceback": text})
+        raise Err(types.ActionError(code=info.code, message=info.message, details=details))
+
+
+def bind(kind: type[Plugin]) -> type[Guest]:
+    """The export class for a plugin. Called while the component is built.
+
+    Raises:
+        PluginLoadError: a method is `async def`; the message names it.
+    """
+    driver = Driver(kind.__new__(kind), Identity(kind.__name__), HostPort())
+    names = [*(spec.name for spec in driver.capabilities)]
+    found = [name for name in names if driver.capability(name).is_async]
+    found += [bound.method for bound in driver._handlers.values() if bound and bound.is_async]
+    found += [name for name in ("start", "stop") if driver.lifecycle(name)[2]]
+    if found:
+        raise PluginLoadError(
+            f"{kind.__name__}: {', '.join(found)} is `async def`, which the wasm tier does not "
+            "run; write `def`, which runs in every tier"
+        )
+    _keep_sources()
+    return type("Plugin", (Guest,), {"kind": kind})
+
+
+def _keep_sources() -> None:
+    """Keep source lines in the snapshot, for tracebacks where there is no file to read."""
+    stdlib = Path(random.__file__ or "").parent
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and Path(file).parent != stdlib:
+            lines = linecache.getlines(file)
+            # A modification time of None stops linecache from dropping what it cannot stat.
+            linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+
+
+def _capability(spec: CapabilitySpec) -> Any:
+    return types.CapabilityDescriptor(
+        name=spec.name,
+        description=spec.description,
+        tool=spec.tool,
+        effects=spec.effects,
+        input_schema=json.dumps(spec.input_schema) if spec.input_schema is not None else "",
+        output_schema=json.dumps(spec.output_schema) if spec.output_schema is not None else "",
+        resumable=spec.resumable,
+        version=spec.version,
+    )
+
+
+def _subscription(spec: SubscriptionSpec) -> Any:
+    return types.SubscriptionDescriptor(
+        topic=spec.topic,
+        qos=types.QosLevel(int(spec.qos)),
+        types=list(spec.types),
+        concurrency=spec.concurrency,
+    )
+
+
+def _to_wit(event: Event) -> Any:
+    return types.Event(
+        id=event.id,
+        type=event.type,
+        timestamp_ms=event.timestamp_ms,
+        source=event.source,
+        metadata=list(event.metadata.items()),
+        payload=event.payload,
+        confidence=event.confidence,
+        tags=list(event.tags),
+        priority=event.priority,
+        topic=event.topic,
+        traceparent=event.traceparent,
+        delivery_attempt=event.delivery_attempt,
+    )
+
+
+def _from_wit(event: Any) -> Event:
+    return Event(
+        event.type,
+        event.payload,
+        dict(event.metadata),
+        event.id,
+        event.timestamp_ms,
+        event.source,
+        event.confidence,
+        tuple(event.tags),
+        event.priority,
+        event.topic,
+        event.traceparent,
+        event.delivery_attempt,
+    )
