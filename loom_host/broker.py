@@ -33,7 +33,7 @@ from loom_sdk.plugin import CapabilitySpec
 from .config import Policy
 from .handle import ALIVE, InFlight, OnItem, PluginHandle
 from .router import Candidate, Decision, decide
-from .telemetry.spans import Span, Tracer
+from .telemetry import Span, Tracer
 
 DEFAULT_TIMEOUT_MS = 30_000
 KEPT_RESULTS = 1024
@@ -110,6 +110,7 @@ class Broker:
         self._policies = policies or {}
         self._default_policy = Policy()
         self._offers: dict[str, dict[str, Offer]] = {}
+        self._routes: dict[str, list[Offer]] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
 
     # -- registry
@@ -127,6 +128,7 @@ class Broker:
             old = offers.get(handle.name)
             if old is None or old.spec != spec:
                 offers[handle.name] = Offer(handle, spec, compile_schema(spec))
+                self._routes.clear()
 
     def capabilities(self) -> dict[str, list[Offer]]:
         """Every capability with its providers in the operator's order."""
@@ -140,6 +142,13 @@ class Broker:
         return [offers[plugin] for plugin in listed if plugin in offers]
 
     def _find(self, capability: str) -> list[Offer]:
+        """The providers of `name` or `name@version`; looked up once until something registers."""
+        found = self._routes.get(capability)
+        if found is None:
+            found = self._routes[capability] = self._look_up(capability)
+        return found
+
+    def _look_up(self, capability: str) -> list[Offer]:
         name, _, version = capability.partition("@")
         if name not in self._offers:
             known = ", ".join(sorted(self._offers)) or "none"

@@ -20,7 +20,6 @@ from loom_sdk.errors import InvalidArguments, LoomError, PluginUnhealthy, encode
 
 from . import status
 from .host import Host
-from .telemetry.waterfall import waterfall
 
 LINE_LIMIT = 32 * 1024**2
 
@@ -92,9 +91,7 @@ class ControlServer:
         elif op == "stats":
             yield host.bus.stats()
         elif op == "trace":
-            spans = host.telemetry.last_trace()
-            lines = waterfall(spans, int(request.get("width", 100)))
-            yield {"spans": [status.span_row(span) for span in spans], "lines": lines}
+            yield host.telemetry.last_trace("utterance") or host.telemetry.last_trace()
         elif op == "call":
             yield await self._call(request)
         elif op == "publish":

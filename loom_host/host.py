@@ -26,7 +26,7 @@ from .runtimes.base import HostServices, Runtime
 from .secret_store import Secrets
 from .storage import MemoryStore, RocksStore, Store
 from .supervisor import Supervisor
-from .observer import Telemetry
+from .telemetry import Telemetry
 
 log = logging.getLogger("loom.host")
 
@@ -56,6 +56,7 @@ class Host:
             on_publish=self.telemetry.on_publish,
             on_dispatch=self.telemetry.on_dispatch,
         )
+        self.telemetry.watch_bus(self.bus.stats)
         self.broker = Broker(
             self.telemetry.tracer,
             self.telemetry.on_action,

@@ -24,7 +24,7 @@ from .grants import Audit
 from .handle import InFlight, PluginHandle
 from .secret_store import Secrets
 from .storage import PluginStore, Store
-from .telemetry.spans import Tracer
+from .telemetry import Tracer
 
 LOG_WINDOW_S = 60.0
 LEVELS = {

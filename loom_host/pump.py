@@ -15,7 +15,7 @@ from loom_sdk.plugin import SubscriptionSpec
 from .bus import Delivery, MemoryBus, Subscription
 from .handle import InFlight, PluginHandle
 from .runtimes.base import PluginInstance
-from .telemetry.spans import Tracer
+from .telemetry import Tracer
 
 log = logging.getLogger("loom.pump")
 
@@ -29,7 +29,7 @@ class Pump:
         tracer: Tracer,
         handle: PluginHandle,
         agent: str,
-        on_handled: Callable[[str, float], None],
+        on_handled: Callable[[float, str], None],
     ) -> None:
         self._bus, self._tracer, self._handle, self._agent = bus, tracer, handle, agent
         self._on_handled = on_handled
@@ -122,7 +122,7 @@ class Pump:
             ) from error
         finally:
             handle.inflight.pop(event.id, None)
-            self._on_handled(handle.name, time.perf_counter() - began)
+            self._on_handled(time.perf_counter() - began, handle.name)
             if span.sampled:
                 span.attributes["plugin"] = handle.name
                 span.end(failure or None)

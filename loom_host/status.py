@@ -8,7 +8,6 @@ from typing import Any
 from .grants import missing, reach
 from .handle import PluginHandle
 from .host import Host
-from .telemetry.spans import Span
 
 
 def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
@@ -69,18 +68,4 @@ def reach_row(handle: PluginHandle) -> dict[str, Any]:
         "tier": handle.spec.tier,
         "reach": reach(handle.manifest, handle.grants),
         "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
-    }
-
-
-def span_row(span: Span) -> dict[str, Any]:
-    """A span as plain data; times in ns of Unix time."""
-    return {
-        "name": span.name,
-        "trace_id": span.trace_id,
-        "span_id": span.span_id,
-        "parent_id": span.parent_id,
-        "start_ns": span.start_ns,
-        "end_ns": span.end_ns,
-        "attributes": dict(span.attributes),
-        "error": span.error,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from loom_sdk.errors import CapabilityError
 
+from ..telemetry import Span, waterfall
 from .common import add_json, ask_once, print_json, print_table, size
 
 
@@ -80,12 +81,12 @@ async def stats(arguments: argparse.Namespace) -> int:
 
 
 async def show_trace(arguments: argparse.Namespace) -> int:
-    trace = await ask_once(arguments, {"op": "trace", "width": arguments.width})
+    rows = await ask_once(arguments, {"op": "trace"})
     if arguments.json:
-        print_json(trace["spans"])
+        print_json(rows)
         return 0
-    if not trace["spans"]:
+    if not rows:
         raise CapabilityError("no trace yet: speak to the host, or raise telemetry.sample_ratio")
-    for line in trace["lines"]:
+    for line in waterfall([Span.from_row(row) for row in rows], arguments.width):
         print(line)
     return 0

@@ -1,4 +1,4 @@
-"""`service Host` as a plugin's context sees it: `HostPort` on the loop, `BlockingPort` in threads."""
+"""`service Host` as contexts see it: `HostPort` on the loop, `BlockingPort` in threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .calls import Call, Item, Result
 from .context import HttpResponse, SpanRecord
 from .errors import DeadlineExceeded, LoomError, PluginError, QuotaExceeded
 from .events import Event
-from .status import ERROR_KEY, TOKEN_KEY, error_from_status
+from .status import TOKEN_KEY, error_from_status
 
 Answer = TypeVar("Answer")
 
@@ -214,14 +214,13 @@ class HostPort:
     async def aclose(self) -> None:
         await self.flush()
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
 
 
 def host_error(error: grpc.aio.AioRpcError) -> LoomError:
     """The LoomError that the host raised."""
-    attached = dict(error.trailing_metadata() or ()).get(ERROR_KEY, b"")
-    data = attached if isinstance(attached, bytes) else attached.encode()
-    return error_from_status(error.code().name, f"the host: {error.details()}", data)
+    text = f"the host: {error.details()}"
+    return error_from_status(error.code().name, text, error.trailing_metadata())
 
 
 class BlockingPort:

@@ -5,6 +5,8 @@ Nothing here imports grpc: a status is known by its name.
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import DecodeError
 
 from ._proto import plugin_pb2 as pb
@@ -62,9 +64,13 @@ def error_from_proto(message: pb.ActionError) -> LoomError:
     return decode(ErrorInfo(message.code or "CAPABILITY_ERROR", message.message, message.details))
 
 
-def error_from_status(status: str, text: str, error_bin: bytes = b"") -> LoomError:
-    """The error behind a gRPC status name: the attached one, else by `STATUS_ERRORS`."""
-    if error_bin:
+def error_from_status(status: str, text: str, trailing: Any = ()) -> LoomError:
+    """The error behind a gRPC status name: the attached one, else by `STATUS_ERRORS`.
+
+    Args:
+        trailing: the call's trailing metadata, pairs of key and value.
+    """
+    if error_bin := dict(trailing or ()).get(ERROR_KEY, b""):
         try:
             return error_from_proto(pb.ActionError.FromString(error_bin))
         except DecodeError:

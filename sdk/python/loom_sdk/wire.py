@@ -228,12 +228,16 @@ def capability_from_proto(message: pb.CapabilityDescriptor) -> CapabilitySpec:
 
 def subscription_to_proto(spec: SubscriptionSpec) -> pb.SubscriptionDescriptor:
     return pb.SubscriptionDescriptor(
-        topic=spec.topic, qos=int(spec.qos), types=spec.types, concurrency=spec.concurrency
+        topic=spec.topic,
+        qos=pb.QoSLevel.Name(spec.qos),
+        types=spec.types,
+        concurrency=spec.concurrency,
     )
 
 
 def subscription_from_proto(message: pb.SubscriptionDescriptor) -> SubscriptionSpec:
-    qos = QoS(message.qos) if message.qos in tuple(QoS) else QoS.BATCHED
+    known = {int(qos): qos for qos in QoS}
+    qos = known.get(int(message.qos), QoS.BATCHED)
     return SubscriptionSpec(message.topic, qos, tuple(message.types), message.concurrency or 1)
 
 

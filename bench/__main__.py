@@ -1,0 +1,30 @@
+"""`python -m bench [GROUP ...]`: measure, print the table, write bench/results.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+from pathlib import Path
+
+from .table import Row, show
+
+GROUPS = ("bus", "invoke", "startup", "voice")
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], default=[])
+    groups = parser.parse_args().groups or GROUPS
+    rows: list[Row] = []
+    for group in groups:
+        print(f"measuring {group}", flush=True)
+        rows += import_module(f"bench.{group}").rows()
+    show(rows)
+    if tuple(groups) == GROUPS:
+        RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""The bus inside one process: routes, backpressure, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from loom_sdk.errors import BusError
+from loom_sdk.events import Event, QoS
+from loom_sdk.topics import check_pattern, check_topic, matches
+
+from .inbox import FULL, QUEUED, Inbox, Pending
+from .stats import TopicStats, TopicTable
+from .subscription import Subscription
+
+logger = logging.getLogger(__name__)
+
+DEAD_LETTER = "loom.dead_letter"
+"""Topic of what could not be delivered. It carries other topics' payloads: a sensitive grant."""
+ROUTES_MAX = 10_000
+"""Topics whose subscriptions are remembered."""
+
+OnPublish = Callable[[str, Event, int], None]
+OnDispatch = Callable[[str, float], None]
+
+
+class Route:
+    """Who hears a topic, and the topic's counts."""
+
+    __slots__ = ("stats", "subscriptions")
+
+    def __init__(self, subscriptions: tuple[Subscription, ...], stats: TopicStats) -> None:
+        self.subscriptions = subscriptions
+        self.stats = stats
+
+
+class MemoryBus:
+    """Publish and subscribe by topic, on one event loop, without a task, lock or copy per event.
+
+    Args:
+        publish_wait_ms: longest time one publish waits for full subscriptions.
+        source: written into events that name none, and into dead letters.
+        on_publish: called with topic, event and deliveries for every event whose trace is sampled.
+        on_dispatch: called with a subscription's name and the seconds from publish to receive,
+            for one event in 64.
+    """
+
+    def __init__(
+        self,
+        publish_wait_ms: float = 250,
+        source: str = "host",
+        on_publish: OnPublish | None = None,
+        on_dispatch: OnDispatch | None = None,
+    ) -> None:
+        self.closed = False
+        self._wait_s = publish_wait_ms / 1000
+        self._source = source
+        self._on_publish = on_publish
+        self._on_dispatch = on_dispatch
+        self._exact: dict[str, dict[Subscription, int]] = {}
+        self._wild: dict[Subscription, int] = {}
+        self._made = 0
+        self._routes: dict[str, Route] = {}
+        self._topics = TopicTable()
+
+    async def publish(self, topic: str, event: Event) -> int:
+        """Deliver to every matching subscription with room, then wait for the full ones.
+
+        Waits at most `publish_wait_ms`; what then finds no room becomes a dead letter.
+
+        Returns:
+            The number of subscriptions that have the event in their queue.
+
+        Raises:
+            BusError: the topic is malformed or the bus is closed.
+        """
+        route = self._routes.get(topic) or self._route(topic)
+        event = self._stamp(topic, event)
+        delivered, full = self._spread(route, event)
+        if full:
+            delivered += await self._wait(route, event, full)
+        if event.traceparent and self._on_publish and event.traceparent.endswith("-01"):
+            self._on_publish(topic, event, delivered)
+        return delivered
+
+    def publish_nowait(self, topic: str, event: Event) -> int:
+        """As `publish`, but what finds no room becomes a dead letter at once."""
+        route = self._routes.get(topic) or self._route(topic)
+        event = self._stamp(topic, event)
+        delivered, full = self._spread(route, event)
+        for inbox in full:
+            inbox.give_up(event, "queue_full")
+        if event.traceparent and self._on_publish and event.traceparent.endswith("-01"):
+            self._on_publish(topic, event, delivered)
+        return delivered
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        qos: QoS = QoS.BATCHED,
+        types: Iterable[str] = (),
+        filter: Callable[[Event], bool] | None = None,
+        capacity: int | None = None,
+        name: str = "",
+        manual_ack: bool = False,
+    ) -> Subscription:
+        """Hear a pattern from now on, until the subscription is closed.
+
+        Args:
+            types: only events of these types; empty for all.
+            filter: only events for which it is true; it runs inside publish, so keep it short.
+            capacity: queue size, by default 64 Realtime, 1024 Batched, 4096 Background.
+            name: shown in statistics and dead letters, by default the pattern.
+            manual_ack: take events by `take()`, and answer each.
+
+        Raises:
+            BusError: the pattern or capacity is malformed, or the bus is closed.
+        """
+        check_pattern(pattern)
+        self._check_open()
+        subscription = Subscription(
+            self,
+            pattern,
+            qos=qos,
+            types=types,
+            filter=filter,
+            capacity=capacity,
+            name=name,
+            manual_ack=manual_ack,
+        )
+        self._made += 1
+        if _is_wild(pattern):
+            self._wild[subscription] = self._made
+        else:
+            self._exact.setdefault(pattern, {})[subscription] = self._made
+        self._forget_routes(pattern)
+        return subscription
+
+    def subscriptions(self) -> list[Subscription]:
+        """All that are open, oldest first."""
+        found = dict(self._wild)
+        for exact in self._exact.values():
+            found.update(exact)
+        return sorted(found, key=found.__getitem__)
+
+    def stats(self) -> dict[str, Any]:
+        """Plain numbers: `topics` by name, `subscriptions` as a list. See docs/BACKPRESSURE.md."""
+        return {
+            "topics": self._topics.as_dict(),
+            "subscriptions": [item.stats() for item in self.subscriptions()],
+        }
+
+    async def aclose(self) -> None:
+        """Close every subscription; later use raises BusError."""
+        self.closed = True
+        for subscription in self.subscriptions():
+            subscription.close()
+        self._routes.clear()
+
+    # What subscriptions ask of their bus
+
+    def dropped(self, event: Event, reason: str) -> None:
+        self._topics.of(event.topic).drop(reason)
+
+    def dispatched(self, subscription: str, seconds: float) -> None:
+        if self._on_dispatch is not None:
+            self._on_dispatch(subscription, seconds)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        pattern = subscription.pattern
+        if _is_wild(pattern):
+            self._wild.pop(subscription, None)
+        elif exact := self._exact.get(pattern):
+            exact.pop(subscription, None)
+            if not exact:
+                del self._exact[pattern]
+        self._forget_routes(pattern)
+
+    def dead_letter(self, event: Event, reason: str, subscription: str) -> None:
+        """Publish what could not be delivered; never waits, and a dead letter makes no other."""
+        if self.closed or event.topic == DEAD_LETTER:
+            return
+        route = self._routes.get(DEAD_LETTER) or self._route(DEAD_LETTER)
+        if not route.subscriptions:
+            route.stats.published += 1
+            route.stats.unrouted += 1
+            return
+        letter = _letter(event, reason, subscription, self._source)
+        for inbox in self._spread(route, letter)[1]:
+            inbox.give_up(letter, "queue_full")
+
+    # How an event is delivered
+
+    def _stamp(self, topic: str, event: Event) -> Event:
+        if event.topic != topic:
+            if event.topic:
+                return replace(event, topic=topic)
+            # Fresh from its publisher: nobody else has seen it, so writing is safe and cheap.
+            object.__setattr__(event, "topic", topic)
+        if not event.source:
+            object.__setattr__(event, "source", self._source)
+        return event
+
+    def _spread(self, route: Route, event: Event) -> tuple[int, list[Inbox]]:
+        """Put the event where there is room; returns how often, and who is full and not lagging."""
+        stats = route.stats
+        stats.published += 1
+        delivered = 0
+        full: list[Inbox] = []
+        for subscription in route.subscriptions:
+            outcome = subscription.offer(event)
+            if outcome == QUEUED:
+                delivered += 1
+            elif outcome == FULL:
+                full.append(subscription)
+        stats.delivered += delivered
+        if not route.subscriptions:
+            self._unrouted(stats, event)
+        return delivered, [i for i in full if not self._refuse(i, event)] if full else full
+
+    def _refuse(self, inbox: Inbox, event: Event) -> bool:
+        if inbox.lagging:
+            inbox.give_up(event, "lagging")
+        return inbox.lagging
+
+    def _unrouted(self, stats: TopicStats, event: Event) -> None:
+        stats.unrouted += 1
+        if stats.unrouted == 1:
+            logger.warning("nobody subscribes to %s: its events are lost", event.topic)
+
+    async def _wait(self, route: Route, event: Event, full: list[Inbox]) -> int:
+        pending = Pending(event, full)
+        for inbox in full:
+            inbox.wait_for_room(pending)
+        timer = asyncio.get_running_loop().call_later(self._wait_s, pending.finish)
+        reason = "publisher_cancelled"
+        try:
+            await pending.future
+            reason = "publish_wait"
+        finally:
+            timer.cancel()
+            pending.over = True
+            route.stats.delivered += pending.delivered
+            for inbox in pending.waiting:
+                if reason == "publish_wait":
+                    inbox.lag()
+                inbox.give_up(event, reason)
+        return pending.delivered
+
+    def _route(self, topic: str) -> Route:
+        self._check_open()
+        check_topic(topic)
+        found = dict(self._exact.get(topic, ()))
+        found.update((s, n) for s, n in self._wild.items() if matches(s.pattern, topic))
+        if len(self._routes) >= ROUTES_MAX:
+            self._routes.clear()
+        subscriptions = tuple(sorted(found, key=found.__getitem__))
+        route = self._routes[topic] = Route(subscriptions, self._topics.of(topic))
+        return route
+
+    def _forget_routes(self, pattern: str) -> None:
+        if _is_wild(pattern):
+            self._routes.clear()
+        else:
+            self._routes.pop(pattern, None)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise BusError("the bus is closed: the host has stopped")
+
+
+def _is_wild(pattern: str) -> bool:
+    return "*" in pattern or ">" in pattern
+
+
+def _letter(event: Event, reason: str, subscription: str, source: str) -> Event:
+    return Event(
+        type="dead_letter",
+        payload=event.payload,
+        # The original's metadata stays: it may carry a privacy label.
+        metadata={
+            **event.metadata,
+            "reason": reason,
+            "subscription": subscription,
+            "original_topic": event.topic,
+            "original_type": event.type,
+            "event_id": event.id,
+            "source": event.source,
+        },
+        source=source,
+        tags=event.tags,
+        priority=event.priority,
+        topic=DEAD_LETTER,
+        traceparent=event.traceparent,
+    )

@@ -1,0 +1,121 @@
+"""Compiled components on disk. Loading one runs it, so each is authenticated with a host key.
+
+An entry's name says what it was made from: the component's sha256, the wasmtime version and the
+engine's settings. Whatever does not verify is compiled again and replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import mmap
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import wasmtime
+from loom_sdk.errors import PluginLoadError
+from wasmtime import Engine, WasmtimeError
+from wasmtime.component import Component
+
+_KEY_BYTES = 32
+
+
+def default_folder() -> Path:
+    """`$XDG_CACHE_HOME/loom/wasm`, else `~/.cache/loom/wasm`."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "loom" / "wasm"
+
+
+class CodeCache:
+    """Precompiled components of one engine configuration.
+
+    Args:
+        folder: private to this user; made with mode 0700.
+        settings: text that names the engine's settings.
+    """
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        self.folder = folder
+        self.hits = self.compiled = 0
+        made_by = f"{wasmtime.__version__} {platform.machine()} {settings}"
+        self._suffix = hashlib.sha256(made_by.encode()).hexdigest()[:16]
+        self._key = b""
+
+    def component(self, engine: Engine, wasm: bytes) -> Component:
+        """Load or compile. Raises PluginLoadError when it is no valid component."""
+        self._prepare()
+        name = f"{hashlib.sha256(wasm).hexdigest()}-{self._suffix}"
+        found = self._load(engine, name)
+        if found is not None:
+            self.hits += 1
+            return found
+        try:
+            made = Component(engine, wasm)
+        except WasmtimeError as error:
+            cause = str(error).strip().splitlines()[-1].strip()
+            raise PluginLoadError(
+                f"this is no component that wasmtime {wasmtime.__version__} can compile: {cause}"
+            ) from error
+        self.compiled += 1
+        self._store(name, made.serialize())
+        return made
+
+    def _prepare(self) -> None:
+        if self._key:
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        path = self.folder / "host.key"
+        if not path.exists():
+            self._write(path, os.urandom(_KEY_BYTES), replace=False)
+        key = path.read_bytes()
+        about = path.stat()
+        if len(key) != _KEY_BYTES or about.st_mode & 0o077 or about.st_uid != os.getuid():
+            raise PluginLoadError(
+                f"{path} must be {_KEY_BYTES} bytes, yours and of mode 0600: delete it, it is "
+                "made again"
+            )
+        self._key = key
+
+    def _mac(self, name: str, code: bytes | bytearray | mmap.mmap) -> bytes:
+        mac = hmac.new(self._key, name.encode() + b"\0", "sha256")
+        mac.update(code)
+        return mac.digest()
+
+    def _load(self, engine: Engine, name: str) -> Component | None:
+        path = self.folder / f"{name}.cwasm"
+        try:
+            expected = path.with_suffix(".mac").read_bytes()
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code,
+            ):
+                if not hmac.compare_digest(expected, self._mac(name, code)):
+                    return None
+            return Component.deserialize_file(engine, str(path))
+        except (OSError, ValueError, WasmtimeError):
+            return None
+
+    def _store(self, name: str, code: bytearray) -> None:
+        path = self.folder / f"{name}.cwasm"
+        # A full disk costs the next start its time, not this one its plugin.
+        with contextlib.suppress(OSError):
+            self._write(path, code)
+            self._write(path.with_suffix(".mac"), self._mac(name, code))
+
+    def _write(self, path: Path, data: bytes | bytearray, replace: bool = True) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")  # mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)

@@ -1,0 +1,56 @@
+"""How much linear memory each store really has, read from the kernel's map of this process.
+
+wasmtime's C API does not tell a component's memory size. A linear memory is laid out as a guard,
+then the accessible part, then the rest of a 4 GiB reservation, so the accessible part is what lies
+before a huge inaccessible mapping. Elsewhere than on Linux every answer is empty.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_HUGE = 1 << 31
+_lock = threading.Lock()
+
+
+def linear_memories() -> dict[int, int]:
+    """Start address of every linear memory in this process and its accessible bytes."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            lines = maps.read().splitlines()
+    except OSError:
+        return {}
+    found: dict[int, int] = {}
+    start = end = 0
+    for line in lines:
+        span, access = line.split(None, 2)[:2]
+        low, _, high = span.partition(b"-")
+        begins, ends = int(low, 16), int(high, 16)
+        if access.startswith(b"rw"):
+            start = start if begins == end else begins
+            end = ends
+            continue
+        if access.startswith(b"---") and ends - begins >= _HUGE and begins == end:
+            found[start] = end - start
+        start = end = 0
+    return found
+
+
+def watching(create: Callable[[], T]) -> tuple[T, frozenset[int]]:
+    """Run `create` and tell which linear memories it made. One at a time in this process."""
+    with _lock:
+        before = linear_memories()
+        made = create()
+        return made, frozenset(linear_memories().keys() - before.keys())
+
+
+def total(addresses: frozenset[int]) -> int:
+    """Bytes that these linear memories have now."""
+    if not addresses:
+        return 0
+    sizes = linear_memories()
+    return sum(sizes.get(address, 0) for address in addresses)

@@ -1,0 +1,65 @@
+"""What one run of guest code may use, and how it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Stopped(Exception):
+    """The call that the guest serves has ended; whoever waits for it must let go."""
+
+
+class Ticket:
+    """Limits of one call: a deadline, processor time, and a reason to stop once there is one.
+
+    Args:
+        timeout_s: wall time from now.
+        cpu_s: processor seconds of the running thread, 0 for no limit.
+    """
+
+    def __init__(
+        self, call_id: str, timeout_s: float = 30.0, cpu_s: float = 0.0, traceparent: str = ""
+    ) -> None:
+        self.call_id, self.traceparent = call_id, traceparent
+        self.began = time.monotonic()
+        self.deadline = self.began + timeout_s
+        self.output_bytes = 0
+        self.reason = ""
+        """Why the guest must stop or was stopped: `deadline`, `cpu`, `cancelled`, `closed`."""
+        self._cpu_s, self._cpu_began = cpu_s, 0.0
+        self._on_stop: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """Called in the thread that runs the guest, just before it does."""
+        self._cpu_began = time.thread_time()
+
+    def cpu_used_s(self) -> float:
+        return time.thread_time() - self._cpu_began
+
+    def remaining_ms(self) -> int:
+        return max(0, int((self.deadline - time.monotonic()) * 1000))
+
+    def elapsed_us(self) -> int:
+        return int((time.monotonic() - self.began) * 1_000_000)
+
+    def check(self) -> str:
+        """Asked at every epoch in the guest's thread: empty, or why to stop now."""
+        if not self.reason:
+            if time.monotonic() >= self.deadline:
+                self.reason = "deadline"
+            elif self._cpu_s and self.cpu_used_s() >= self._cpu_s:
+                self.reason = "cpu"
+        return self.reason
+
+    def waiting(self, on_stop: Callable[[], None] | None) -> None:
+        """What to call when a stop comes while the guest's thread waits for the host."""
+        self._on_stop = on_stop
+        if on_stop is not None and self.reason:
+            on_stop()
+
+    def stop(self, reason: str) -> None:
+        """From any thread. The engine's epoch must be moved afterwards."""
+        self.reason = self.reason or reason
+        if (on_stop := self._on_stop) is not None:
+            on_stop()

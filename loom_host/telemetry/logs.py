@@ -1,0 +1,185 @@
+"""Structured logs: JSON or text lines, with trace ids, without secrets, and a ring per plugin."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from .spans import current, parse_traceparent
+
+LOGGERS = ("loom", "loom_host", "loom_sdk")
+SECRET_MIN = 4
+"""Shorter values are not redacted: they would blot out ordinary text."""
+RING = 200
+"""Records kept per plugin."""
+PLUGINS_MAX = 256
+_HIDDEN = "[redacted]"
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OURS = ("plugin", "traceparent")
+
+
+class Redactor:
+    """Takes known secrets out of text."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, values: Iterable[str]) -> None:
+        """Hide these from now on; values below SECRET_MIN characters are ignored."""
+        self._values |= {value for value in values if len(value) >= SECRET_MIN}
+        longest_first = sorted(self._values, key=len, reverse=True)
+        if longest_first:
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def text(self, text: str) -> str:
+        return self._pattern.sub(_HIDDEN, text) if self._pattern is not None else text
+
+    def value(self, value: Any) -> Any:
+        """The same for strings inside lists and dicts; what JSON cannot hold becomes its str."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(str(k)): self.value(v) for k, v in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item) for item in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.text(str(value))
+
+
+class Formatter(logging.Formatter):
+    """A record as one line of JSON, or of text for people."""
+
+    def __init__(self, redactor: Redactor, as_json: bool) -> None:
+        super().__init__()
+        self._redactor = redactor
+        self._json = as_json
+
+    def entry(self, record: logging.LogRecord) -> dict[str, Any]:
+        """time (ISO 8601, UTC), level, logger, message; plugin, trace_id, span_id, extra,
+        exception where there are any."""
+        found: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = {k: v for k, v in vars(record).items() if k not in _PLAIN}
+        if plugin := fields.get("plugin"):
+            found["plugin"] = plugin
+        trace = parse_traceparent(str(fields.get("traceparent") or current.get()))
+        if trace is not None:
+            found["trace_id"], found["span_id"] = trace[:2]
+        for name in ("trace_id", "span_id"):
+            if name in fields:
+                found[name] = fields.pop(name)
+        if extra := {k: v for k, v in fields.items() if k not in _OURS}:
+            found["extra"] = extra
+        if record.exc_info and record.exc_info[0] is not None:
+            found["exception"] = self.formatException(record.exc_info)
+        cleaned: dict[str, Any] = self._redactor.value(found)
+        return cleaned
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = self.entry(record)
+        return json.dumps(entry, ensure_ascii=False) if self._json else text_line(entry)
+
+
+def text_line(entry: dict[str, Any]) -> str:
+    """An entry for people: time of day, level, who, message, extras."""
+    who = entry.get("plugin") or entry["logger"]
+    extra = "".join(f" {key}={value}" for key, value in entry.get("extra", {}).items())
+    line = f"{entry['time'][11:23]} {entry['level'].upper():7} {who}: {entry['message']}{extra}"
+    return f"{line}\n{entry['exception']}" if "exception" in entry else line
+
+
+class _Ring(logging.Handler):
+    """Keeps the last entries of each plugin; the host's own are under the empty name."""
+
+    def __init__(self, formatter: Formatter, keep: int) -> None:
+        super().__init__()
+        self._entries: dict[str, deque[dict[str, Any]]] = {}
+        self._form = formatter
+        self._keep = keep
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            entry = self._form.entry(record)
+        except Exception:
+            self.handleError(record)
+            return
+        plugin = str(entry.get("plugin", ""))
+        if plugin not in self._entries and len(self._entries) >= PLUGINS_MAX:
+            plugin = ""
+        self._entries.setdefault(plugin, deque(maxlen=self._keep)).append(entry)
+
+    def entries(self, plugin: str | None) -> list[dict[str, Any]]:
+        rings = [self._entries.get(plugin, ())] if plugin is not None else self._entries.values()
+        return sorted((e for ring in rings for e in ring), key=lambda e: str(e["time"]))
+
+
+class Logs:
+    """The logging of one host: its handlers, until `close`. Made by `configure`."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        level: int,
+        as_json: bool,
+        loggers: Sequence[str] = LOGGERS,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self.redactor = redactor or Redactor()
+        formatter = Formatter(self.redactor, as_json)
+        stream_handler = logging.StreamHandler(stream)
+        stream_handler.setFormatter(formatter)
+        self._ring = _Ring(formatter, RING)
+        self._handlers: list[logging.Handler] = [stream_handler, self._ring]
+        self._loggers = [logging.getLogger(name) for name in loggers]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(level)
+            for handler in self._handlers:
+                logger.addHandler(handler)
+
+    def redact(self, values: Iterable[str]) -> None:
+        """Hide these secrets in every line from now on."""
+        self.redactor.add(values)
+
+    def recent(self, plugin: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """The last entries by time, of one plugin, of the host (`""`), or of all (None)."""
+        return self._ring.entries(plugin)[-limit:] if limit > 0 else []
+
+    def close(self) -> None:
+        """Take the handlers off and put the levels back."""
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+            for handler in self._handlers:
+                logger.removeHandler(handler)
+
+
+def configure(
+    level: str = "info",
+    json: bool = False,
+    stream: TextIO | None = None,
+    loggers: Sequence[str] = LOGGERS,
+    redactor: Redactor | None = None,
+) -> Logs:
+    """Log the host's own loggers to `stream`, standard error by default.
+
+    Records may carry `extra={"plugin": ..., "traceparent": ...}` and any other key.
+
+    Raises:
+        ValueError: no such level.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"{level!r} is no log level: use debug, info, warning or error")
+    return Logs(stream or sys.stderr, number, json, loggers, redactor)

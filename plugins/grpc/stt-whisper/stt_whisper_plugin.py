@@ -1,0 +1,116 @@
+"""Speech to text with Whisper, by faster-whisper on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loom_sdk import Context, Plugin, Result, capability
+from loom_sdk.errors import ActionFailed, InvalidArguments
+from loom_sdk.models import find
+
+SAMPLE_RATE = 16_000
+SHORTEST_MS = 100
+"""Nothing shorter holds a word."""
+SILENCE = 1e-3
+"""Peak of full scale below which a recording is silence: -60 dBFS."""
+MAX_COMPRESSION = 2.4
+"""Whisper's own mark for a text that repeats itself (Radford et al. 2022, section 4.5)."""
+
+
+class Whisper(Plugin):
+    """One model, loaded and warmed up before the first call."""
+
+    _model: Any = None
+
+    def start(self, ctx: Context) -> None:
+        """Load the model and run it once, so that the first call takes as long as the second.
+
+        Raises:
+            ModelMissing: the model was not pulled.
+        """
+        folder = find(self.config["model"])
+        import numpy as np
+        from faster_whisper import WhisperModel
+
+        self._model = WhisperModel(
+            str(folder),
+            device="cpu",
+            compute_type=self.config["compute_type"],
+            cpu_threads=self.config["cpu_threads"],
+            local_files_only=True,
+        )
+        noise = np.random.default_rng(0).normal(0.0, 0.01, SAMPLE_RATE)
+        self._segments(noise.astype(np.float32), self._language(self.config["language"]))
+
+    def stop(self, ctx: Context) -> None:
+        self._model = None
+
+    @capability("stt.transcribe", effects="none")
+    def transcribe(self, ctx: Context, language: str = "") -> Result:
+        """Text of a recording: pcm_s16le, 16 kHz, mono, as payload.
+
+        Empty text where nobody speaks.
+
+        Args:
+            language: ISO 639-1 code of the language spoken; the configured one by default.
+        """
+        import numpy as np
+
+        chosen = self._language(language or self.config["language"])
+        pcm = checked_pcm(ctx.payload, ctx.content_type)
+        duration_ms = len(pcm) * 500 // SAMPLE_RATE
+        audio = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        text = ""
+        if duration_ms >= SHORTEST_MS and float(np.abs(audio).max()) >= SILENCE:
+            try:
+                text = self._text(self._segments(audio, chosen))
+            except (RuntimeError, ValueError) as error:  # what CTranslate2 raises
+                raise ActionFailed(f"Whisper failed: {error}", code="STT_ERROR") from error
+        return Result({"text": text, "language": chosen, "duration_ms": duration_ms})
+
+    def _language(self, code: str) -> str:
+        if self._model is not None and not self._model.model.is_multilingual and code != "en":
+            raise InvalidArguments(
+                f"model {self.config['model']} knows only English, not {code!r}: "
+                "set another `model` of stt-whisper, one without .en"
+            )
+        return code
+
+    def _segments(self, audio: Any, language: str) -> list[Any]:
+        segments, _ = self._model.transcribe(
+            audio,
+            language=language,
+            beam_size=self.config["beam_size"],
+            temperature=0.0,
+            condition_on_previous_text=False,
+            without_timestamps=True,
+        )
+        return list(segments)
+
+    def _text(self, segments: list[Any]) -> str:
+        return " ".join(" ".join(s.text.strip() for s in segments if self._spoken(s)).split())
+
+    def _spoken(self, segment: Any) -> bool:
+        """Whisper invents text for silence and noise; it also says how sure it is."""
+        if segment.compression_ratio > MAX_COMPRESSION:
+            return False
+        if not any(letter.isalnum() for letter in segment.text):
+            return False
+        doubtful = segment.avg_logprob < self.config["min_avg_logprob"]
+        empty = segment.no_speech_prob > self.config["no_speech_threshold"]
+        return not (doubtful and empty)
+
+
+def checked_pcm(payload: bytes, content_type: str) -> bytes:
+    """Whole samples of 16 kHz PCM. Raises InvalidArguments for another format."""
+    kind, _, parameters = content_type.partition(";")
+    fields = dict(part.strip().partition("=")[::2] for part in parameters.split(";") if part)
+    rate = fields.get("rate", str(SAMPLE_RATE))
+    if kind.strip() not in ("", "audio/pcm") or rate != str(SAMPLE_RATE):
+        raise InvalidArguments(
+            f"content type {content_type!r}: stt.transcribe takes audio/pcm;rate=16000, "
+            "16 bit mono; convert it first"
+        )
+    if len(payload) % 2:
+        raise InvalidArguments(f"{len(payload)} bytes are no whole number of 16 bit samples")
+    return payload

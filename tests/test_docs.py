@@ -1,0 +1,73 @@
+"""The documents tell of everything there is, and their Python runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from loom_host.cli.main import build_parser
+from loom_host.config import (
+    AgentSettings,
+    HostSettings,
+    Policy,
+    PluginSettings,
+    SecretSettings,
+    Settings,
+    TelemetrySettings,
+)
+from loom_host.grants import KINDS
+from loom_host.quotas import Quotas
+
+from .support import ROOT
+
+CONFIGURATION = (ROOT / "docs" / "CONFIGURATION.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "kind", [HostSettings, TelemetrySettings, PluginSettings, SecretSettings, Quotas]
+)
+def test_every_configuration_key_is_documented(kind: type) -> None:
+    for item in fields(kind):
+        assert f"`{item.name}`" in CONFIGURATION, item.name
+
+
+def test_every_table_of_loom_toml_is_documented() -> None:
+    for item in fields(Settings):
+        if item.name != "path":
+            assert re.search(rf"^## \[{item.name}", CONFIGURATION, re.MULTILINE), item.name
+    for item in fields(Policy):
+        assert f"parameters.routing.{item.name}" in CONFIGURATION
+    assert {item.name for item in fields(AgentSettings)} == {"plugin", "policy"}
+
+
+def test_every_kind_of_grant_is_documented() -> None:
+    for kind in KINDS:
+        assert f"`{kind}`" in CONFIGURATION, kind
+
+
+def test_every_command_is_documented() -> None:
+    texts = "\n".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    actions = build_parser()._subparsers
+    assert actions is not None
+    commands = next(iter(actions._group_actions)).choices
+    assert commands is not None
+    for command in commands:
+        assert f"loom {command}" in texts, command
+
+
+def _python_blocks() -> list[str]:
+    text = (ROOT / "docs" / "QUICKSTART.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(_python_blocks())))
+def test_quickstart_python_runs(number: int, tmp_path: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _python_blocks()[number]],
+        capture_output=True, text=True, timeout=120, cwd=str(tmp_path), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("test.topic b'hi'", "108")
