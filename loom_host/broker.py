@@ -79,8 +79,8 @@ class Request:
 
 @dataclass(slots=True)
 class _Kept:
-    arguments: Mapping[str, Any]
-    payload: bytes
+    asked: tuple[str, Mapping[str, Any], bytes]
+    """Capability, arguments and payload."""
     future: asyncio.Future[Result] = field(default_factory=asyncio.Future)
 
 
@@ -196,7 +196,8 @@ class Broker:
         kept = self._kept.get(key)
         if kept is None:
             return await self._first(key, request)
-        if (kept.arguments, kept.payload) != (request.arguments, request.payload):
+        self._kept.move_to_end(key)
+        if kept.asked != (request.capability, request.arguments, request.payload):
             raise InvalidArguments(
                 f"id {request.id!r} was already used by {request.caller} with other arguments: "
                 "draw a new id"
@@ -204,11 +205,12 @@ class Broker:
         return await asyncio.shield(kept.future)
 
     async def _first(self, key: tuple[str, str], request: Request) -> Result:
-        kept = self._kept[key] = _Kept(request.arguments, request.payload)
+        asked = (request.capability, request.arguments, request.payload)
+        kept = self._kept[key] = _Kept(asked)
         try:
             result = await self._serve(request)
         except BaseException as error:
-            del self._kept[key]  # errors are never kept
+            self._kept.pop(key, None)  # errors are never kept
             failure = error if isinstance(error, LoomError) else PluginCrashed("call cancelled")
             kept.future.set_exception(failure)
             kept.future.exception()  # nobody may be waiting
@@ -233,11 +235,16 @@ class Broker:
         try:
             while (item := await queue.get()) is not None:
                 yield item
-            result = await task
+            try:
+                result = await task
+            except LoomError as error:
+                raise _at_index(error, request.delivered)
             if result.output is not None or result.payload:
                 yield Item(result.output, result.payload, result.content_type, result.elapsed_us)
         finally:
             task.cancel()
+            while not queue.empty():  # so that the end of the task finds room
+                queue.get_nowait()
 
     async def _serve(self, request: Request) -> Result:
         offers = self._find(request.capability)
@@ -249,15 +256,18 @@ class Broker:
         request.deadline = time.monotonic() + request.timeout_ms / 1000
         policy = request.policy or self._policies.get(request.agent, self._default_policy)
         candidates = self._candidates(offers, policy)
-        for attempt in range(MAX_ATTEMPTS):
-            offer = candidates[attempt % len(candidates)]
+        tries = max(len(candidates), MAX_ATTEMPTS)
+        for offer in islice(cycle(candidates), tries - 1):
+            if offer is not offers[0]:
+                validate(offer, request.arguments)
             try:
                 return await self._attempt(offer, request)
             except LoomError as error:
-                last = attempt + 1 >= max(len(candidates), MAX_ATTEMPTS)
-                if last or not self._may_go_on(offer, request, error, len(candidates)):
+                if not self._may_go_on(offer, request, error, len(candidates)):
                     raise
-        raise NoProvider(f"{request.capability}: every provider failed")
+                if isinstance(error, PluginCrashed | PluginUnhealthy):
+                    await offer.handle.noticed()
+        return await self._attempt(candidates[(tries - 1) % len(candidates)], request)
 
     def _may_go_on(
         self, offer: Offer, request: Request, error: LoomError, candidates: int
@@ -267,8 +277,8 @@ class Broker:
             return False
         if time.monotonic() >= request.deadline:
             return False
-        if isinstance(error, PluginUnhealthy):
-            return candidates > 1  # it was never dispatched
+        if _undispatched(offer, error):
+            return candidates > 1
         if offer.spec.effects not in REPEATABLE:
             return False
         return mapping_of(error).retryable or (
@@ -277,9 +287,7 @@ class Broker:
 
     async def _attempt(self, offer: Offer, request: Request) -> Result:
         handle = offer.handle
-        span = self._tracer.start(
-            f"invoke {request.capability}", request.traceparent
-        )
+        span = self._tracer.start(f"invoke {request.capability}", request.traceparent)
         began = time.perf_counter()
         status = "error"
         try:

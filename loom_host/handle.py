@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,10 @@ from .runtimes.base import PluginInstance, PluginSpec
 
 STATES = ("discovered", "starting", "ready", "degraded", "draining", "stopped", "failed")
 ALIVE = ("ready", "degraded")
+WAITING_MAX = 1024
+"""Calls and events that may wait for one plugin."""
+NOTICE_S = 0.1
+"""A crash reaches its callers before the supervisor; so long they wait for it to catch up."""
 
 OnItem = Callable[[Item], Awaitable[None]]
 
@@ -85,17 +90,27 @@ class Slots:
         self._tokens -= 1
 
     async def acquire(self) -> None:
-        """Wait for a free place, first come first served."""
+        """Wait for a free place, first come first served. Raises QuotaExceeded."""
         if self.active < self.limit:
             self.active += 1
             return
+        if len(self._waiting) >= WAITING_MAX:
+            raise QuotaExceeded(
+                f"{self.plugin_id} is busy and {WAITING_MAX} calls wait for it already",
+                plugin_id=self.plugin_id,
+                quota="concurrency",
+                limit=self.limit,
+                used=self.active + WAITING_MAX,
+            )
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if not future.cancelled():
                 self.release()
+            elif future in self._waiting:
+                self._waiting.remove(future)
             raise
 
     def release(self) -> None:
@@ -153,6 +168,14 @@ class PluginHandle:
                 raise PluginUnhealthy(self.explain(), plugin_id=self.spec.id)
             await self._changed.wait()
         return self.instance
+
+    async def noticed(self) -> None:
+        """After a crash: wait, briefly, until the supervisor has taken the instance away."""
+        instance = self.instance
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                while self.instance is instance and self.state in ALIVE:
+                    await self._changed.wait()
 
     def explain(self) -> str:
         """State, reason and last log lines, for people."""

@@ -275,13 +275,13 @@ def _native(settings: Settings) -> Runtime:
 
 
 def _wasm(settings: Settings) -> Runtime:
-    from .runtimes.wasm import WasmRuntime
+    from .runtimes.wasm.runtime import WasmRuntime
 
     return WasmRuntime(settings.host.cache_dir)
 
 
 def _grpc(settings: Settings) -> Runtime:
-    from .runtimes.grpc import GrpcRuntime
+    from .runtimes.grpc.runtime import GrpcRuntime
 
     return GrpcRuntime(settings.host.runtime_dir)
 

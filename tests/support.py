@@ -101,6 +101,8 @@ def load_plugin(tier: str, name: str, **config: Any) -> Plugin:
     folder = ROOT / "plugins" / tier / name
     manifest = tomllib.loads((folder / "plugin.toml").read_text())
     module_name, _, kind = manifest["plugin"]["entry"].partition(":")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, folder / f"{module_name}.py")
         assert spec is not None

@@ -16,6 +16,7 @@ from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
 
 from loom_host.bus import CAPACITY, DEAD_LETTER, MemoryBus, Subscription
+from loom_host.bus.memory import YIELD_EVERY
 
 
 def numbered(number: int, priority: int = 50, **more: Any) -> Event:
@@ -253,6 +254,28 @@ async def test_a_cycle_of_handlers_does_not_deadlock() -> None:
     await bus.aclose()
     async with asyncio.timeout(5):
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("qos", [QoS.REALTIME, None])
+async def test_a_publisher_in_a_tight_loop_starves_nobody(qos: QoS | None) -> None:
+    bus = MemoryBus()
+    if qos is not None:
+        bus.subscribe("t", qos=qos)
+
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count())
+    for _ in range(10 * YIELD_EVERY):
+        await bus.publish("t", numbered(0))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert turns >= 10
 
 
 async def test_publish_nowait_never_waits() -> None:

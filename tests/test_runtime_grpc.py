@@ -12,19 +12,13 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
 import pytest
-
-from loom_host.quotas import Quotas
-from loom_host.runtimes.base import PluginSpec
-from loom_host.runtimes.grpc.instance import GrpcInstance
-from loom_host.runtimes.grpc.process import describe_exit
-from loom_host.runtimes.grpc.runtime import GrpcRuntime
-from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
 from loom_sdk import Call, Event, Item, QoS, Result
 from loom_sdk.context import HttpResponse
 from loom_sdk.errors import (
@@ -41,6 +35,13 @@ from loom_sdk.errors import (
     ProtocolMismatch,
     QuotaExceeded,
 )
+
+from loom_host.quotas import Quotas
+from loom_host.runtimes.base import PluginSpec
+from loom_host.runtimes.grpc.instance import GrpcInstance
+from loom_host.runtimes.grpc.process import describe_exit
+from loom_host.runtimes.grpc.runtime import GrpcRuntime
+from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
 from tests.support import ROOT, AsyncFakePort, FakePort
 
 CHILDREN = Path(__file__).parent / "children"
@@ -177,7 +178,7 @@ async def until(condition: Callable[[], object], seconds: float = 3) -> None:
 
 def alive(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -345,14 +346,9 @@ async def test_start_errors_name_the_cause(bench: Bench) -> None:
 
 async def test_a_missing_import_is_named(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "needs_more.py").write_text("import not_installed\n")
+    spec = replace(bench.spec("Any", folder=tmp_path), entry="needs_more:Any")
     with pytest.raises(PluginLoadError, match="No module named 'not_installed'"):
-        spec = bench.spec(("x",), folder=tmp_path)
-        spec = PluginSpec(**{**_fields(spec), "entry": "needs_more:Any"})
         await bench.runtime.start(spec, bench.services)
-
-
-def _fields(spec: PluginSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in PluginSpec.__slots__}
 
 
 async def test_a_program_that_cannot_run_says_why(bench: Bench, tmp_path: Path) -> None:
@@ -371,6 +367,265 @@ async def test_a_program_that_cannot_run_says_why(bench: Bench, tmp_path: Path) 
 
 async def test_a_child_that_exits_ends_the_wait_at_once(bench: Bench, tmp_path: Path) -> None:
     exits = script(tmp_path, "import sys; print('bye'); sys.exit(7)")
-    seconds, error = await timed(bench.refused(exits, folder=tmp_path, start_timeout_s=30)), None
-    assert error is None
-    assert seconds
+    began = time.monotonic()
+    error = await bench.refused(exits, folder=tmp_path, start_timeout_s=30)
+    assert time.monotonic() - began < 5
+    assert "exit code 7" in error.message
+    assert "bye" in error.message
+
+
+async def test_a_child_that_never_listens_meets_the_start_deadline(
+    bench: Bench, tmp_path: Path
+) -> None:
+    silent = script(tmp_path, "import time; time.sleep(60)")
+    began = time.monotonic()
+    error = await bench.refused(silent, folder=tmp_path, start_timeout_s=0.3)
+    assert time.monotonic() - began < 0.3 + SLACK_S
+    assert "not ready within 0.3 s" in error.message
+    assert "LOOM_SOCKET" in error.message
+    assert "not ready within 1 s" in (await bench.refused("SlowStart", start_timeout_s=1)).message
+
+
+async def test_a_child_with_another_token_is_refused(bench: Bench) -> None:
+    error = await bench.refused((sys.executable, "wrong_token.py"))
+    assert "does not know the token" in error.message
+
+
+# ---- What fails in a call --------------------------------------------------------------------
+
+
+async def test_endless_loop_is_killed_within_the_deadline(bench: Bench) -> None:
+    for capability in ("hostile.loop", "hostile.block"):
+        async with bench.plugin("Hostile") as hostile:
+            seconds, error = await timed(with_deadline(hostile, Call(capability, {}), 0.3))
+            assert isinstance(error, TimeoutError)
+            assert seconds < 0.3 + SLACK_S + 0.05
+            assert "did not stop" in await hostile.wait_exit()
+            assert not alive(hostile.child.pid)
+
+
+async def test_a_cancelled_call_that_stops_leaves_the_child_alive(bench: Bench) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        for call in (Call("hostile.wait", {}), Call("hostile.nap", {"seconds": 0.2})):
+            seconds, error = await timed(with_deadline(hostile, call, 0.1))
+            assert isinstance(error, TimeoutError)
+            assert seconds < 0.1 + SLACK_S
+        answer = await hostile.invoke(Call("hostile.nap", {"seconds": 0}))
+        assert answer.output == "rested"
+
+
+async def test_cancelling_wakes_a_thread_that_waits_for_the_host(bench: Bench) -> None:
+    async with bench.plugin("Asks") as asks:
+        _, error = await timed(with_deadline(asks, Call("asks.slow", {}), 0.2))
+        assert isinstance(error, TimeoutError)
+        async with asyncio.timeout(1):
+            await bench.services.slow_was_cancelled.wait()
+        await until(lambda: "info: woken by DeadlineExceeded" in bench.port.logs)
+        assert (await asks.invoke(Call("asks.denied", {}))).output
+
+
+async def test_memory_bomb_is_quota_exceeded(bench: Bench) -> None:
+    async with bench.plugin("Hostile", memory=100_000_000) as hostile:
+        with pytest.raises(QuotaExceeded, match="memory") as caught:
+            await hostile.invoke(Call("hostile.bomb", {}))
+        assert (caught.value.quota, caught.value.limit) == ("memory", 100_000_000)
+        assert caught.value.plugin_id == "test/plugin"
+
+
+async def test_growth_over_the_memory_quota_is_killed(bench: Bench) -> None:
+    async with bench.plugin("Hostile", memory=90_000_000) as hostile:
+        seconds, error = await timed(hostile.invoke(Call("hostile.grow", {})))
+        assert isinstance(error, QuotaExceeded)
+        assert (error.quota, error.limit) == ("memory", 90_000_000)
+        assert error.used > 90_000_000
+        assert seconds < 2
+        assert "the quota is 90000000" in await hostile.wait_exit()
+
+
+async def test_an_answer_over_the_output_quota(bench: Bench) -> None:
+    async with bench.plugin("Hostile", output_bytes=1_000_000, memory=10**9) as hostile:
+        for capability in ("hostile.big", "hostile.flood"):
+            with pytest.raises(QuotaExceeded) as caught:
+                await hostile.invoke(Call(capability, {}))
+            assert (caught.value.quota, caught.value.limit) == ("output_bytes", 1_000_000)
+            assert caught.value.used > 1_000_000
+        assert await hostile.health() == ""
+
+
+async def test_an_exit_in_a_call_is_a_crash_that_quotes_the_last_words(bench: Bench) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        other = asyncio.ensure_future(hostile.invoke(Call("hostile.wait", {})))
+        await asyncio.sleep(0.1)
+        with pytest.raises(PluginCrashed, match=r"exit code 5.*about to exit"):
+            await hostile.invoke(Call("hostile.exit", {"code": 5}))
+        with pytest.raises(PluginCrashed, match="exit code 5"):
+            await other
+        assert await hostile.wait_exit() == "exit code 5"
+        assert await hostile.health() == "exit code 5"
+
+
+async def test_sigkill_in_a_call_ends_it_at_once(bench: Bench) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        call = asyncio.ensure_future(hostile.invoke(Call("hostile.nap", {"seconds": 60})))
+        await asyncio.sleep(0.1)
+        os.kill(hostile.child.pid, signal.SIGKILL)
+        seconds, error = await timed(asyncio.wait_for(call, 5))
+        assert isinstance(error, PluginCrashed)
+        assert "killed by SIGKILL" in error.message
+        assert seconds < 0.2
+        assert await hostile.wait_exit() == "killed by SIGKILL"
+
+
+async def test_errors_of_the_plugins_own_code(bench: Bench) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        with pytest.raises(ActionFailed, match="ValueError: no such thing"):
+            await hostile.invoke(Call("hostile.raise", {}))
+        with pytest.raises(ActionFailed, match="StopIteration"):
+            await hostile.invoke(Call("hostile.stop_iteration", {}))
+        with pytest.raises(ActionFailed, match="not JSON") as caught:
+            await hostile.invoke(Call("hostile.not_json", {}))
+        assert caught.value.code == "OUTPUT_NOT_JSON"
+        with pytest.raises(CapabilityNotFound, match="does not offer 'absent'"):
+            await hostile.invoke(Call("absent", {}))
+
+
+# ---- Nothing is left behind ------------------------------------------------------------------
+
+
+async def test_close_leaves_no_grandchild(bench: Bench) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        pid = (await hostile.invoke(Call("hostile.grandchild", {}))).output
+        assert alive(pid)
+    await until(lambda: not alive(pid))
+
+
+async def test_close_in_the_middle_of_a_call_is_forced_within_its_grace(bench: Bench) -> None:
+    instance = await bench.runtime.start(bench.spec("Hostile"), bench.services)
+    call = asyncio.ensure_future(instance.invoke(Call("hostile.loop", {})))
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await instance.aclose(0.4)
+    assert time.monotonic() - began < 0.4 + SLACK_S
+    with pytest.raises(PluginCrashed):
+        await call
+    assert not alive(instance.child.pid)
+
+
+async def test_death_of_the_host_leaves_no_child_and_no_grandchild(tmp_path: Path) -> None:
+    source = f"""
+        import asyncio
+        from pathlib import Path
+        from loom_sdk import Call
+        from tests.test_runtime_grpc import Bench
+        async def main():
+            bench = Bench(Path({str(tmp_path)!r}))
+            async with bench.plugin("Hostile") as hostile:
+                grandchild = (await hostile.invoke(Call("hostile.grandchild", {{}}))).output
+                print(hostile.child.pid, grandchild, flush=True)
+                await hostile.invoke(Call("hostile.loop", {{}}))
+        asyncio.run(main())
+        """
+    command = (sys.executable, "-c", textwrap.dedent(source))
+    host = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+    )
+    assert host.stdout is not None
+    child, grandchild = map(int, (await asyncio.wait_for(host.stdout.readline(), 10)).split())
+    await asyncio.sleep(0.1)
+    assert alive(child)
+    assert alive(grandchild)
+    host.kill()
+    await host.wait()
+    await until(lambda: not alive(child) and not alive(grandchild))
+
+
+# ---- A child that knows nothing but the proto ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stubs of plugin.proto under another name, beside a child that uses them alone."""
+    from grpc_tools import protoc  # type: ignore[import-untyped]
+
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copy(ROOT / "proto" / "plugin.proto", folder / "plain.proto")
+    shutil.copy(CHILDREN / "plain_child.py", folder)
+    outputs = (f"--{kind}_out={folder}" for kind in ("python", "grpc_python"))
+    assert protoc.main(["protoc", f"-I{folder}", *outputs, "plain.proto"]) == 0
+    return folder
+
+
+async def test_a_plugin_written_from_the_proto_alone(bench: Bench, plain_folder: Path) -> None:
+    entry = (sys.executable, "plain_child.py", "1")
+    async with bench.plugin(entry, folder=plain_folder) as plain:
+        offered = plain.declaration.capabilities[0]
+        assert (offered.name, offered.effects) == ("plain.shout", "none")
+        assert plain.declaration.subscriptions[0].qos is QoS.BACKGROUND
+
+        answer = await plain.invoke(Call("plain.shout", {"text": "abc"}, b"beside"))
+        assert (answer.output, answer.payload) == ("ABC", b"beside")
+        assert [item.output for item in bench.port.items] == ["a", "b", "c"]
+        nested = await plain.invoke(Call("plain.shout", {"text": "nested"}))
+        assert nested.output == {"sum": 1}
+        stranger = await plain.invoke(Call("plain.shout", {"text": "stranger"}))
+        assert stranger.output == "UNAUTHENTICATED"
+        with pytest.raises(InvalidArguments, match="not that word"):
+            await plain.invoke(Call("plain.shout", {"text": "status"}))
+
+        with pytest.raises(PermissionDenied) as caught:
+            await plain.handle_event(Event("any", topic="plain.topic"))
+        assert caught.value.permission == "secrets:forbidden"
+        assert bench.port.published[0].source == "test/plugin"
+        assert await plain.health() == ""  # UNIMPLEMENTED is no illness
+
+
+async def test_a_newer_api_is_a_mismatch(bench: Bench, plain_folder: Path) -> None:
+    with pytest.raises(ProtocolMismatch, match="chose api '2', the host speaks 1"):
+        await bench.runtime.start(
+            bench.spec((sys.executable, "plain_child.py", "2"), folder=plain_folder),
+            bench.services,
+        )
+
+
+# ---- The border to grpc ----------------------------------------------------------------------
+
+
+def test_every_grpc_status_is_mapped() -> None:
+    assert set(STATUSES) == set(grpc.StatusCode)
+    metadata = grpc.aio.Metadata()
+    for code in grpc.StatusCode:
+        raised = grpc.aio.AioRpcError(code, metadata, metadata, "as it was", None)
+        error = from_grpc(raised, "test/plugin")
+        assert type(error) is STATUSES[code]
+        assert "as it was" in str(error)
+
+
+def test_every_error_of_the_tree_survives_as_status_and_metadata() -> None:
+    for kind in TABLE:
+        code, text, trailing = to_status(kind("what happened"))
+        assert text == "what happened"
+        attached = grpc.aio.Metadata(*trailing)
+        raised = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), attached, text, None)
+        error = from_grpc(raised, "test/plugin")
+        assert error.message == "what happened"
+        if kind.__name__ != "CapabilityError":  # shares its code with ActionFailed
+            assert type(error) is kind
+
+
+def test_every_exception_of_grpc_aio_is_mapped() -> None:
+    kinds = {
+        value
+        for name in dir(grpc.aio)
+        if isinstance(value := getattr(grpc.aio, name), type) and issubclass(value, Exception)
+    }
+    assert {kind.__name__ for kind in kinds} == {
+        "AbortError", "AioRpcError", "BaseError", "InternalError", "UsageError"
+    }  # fmt: skip
+    for kind in kinds - {grpc.aio.AioRpcError}:
+        assert isinstance(from_grpc(kind("lost"), "test/plugin"), LoomError)
+
+
+def test_exit_codes_in_words() -> None:
+    assert describe_exit(1) == "exit code 1"
+    assert describe_exit(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert re.fullmatch(r"killed by signal \d+", describe_exit(-200))

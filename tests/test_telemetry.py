@@ -164,18 +164,17 @@ def test_waterfall_draws_the_tree_in_time() -> None:
         made("stt", "2", "1", 0, 50),
     ]
     assert waterfall(spans, 60) == [
-        "turn     █████████████████████████████████████     100.0 ms",
-        "  stt    ██████████████████▌                        50.0 ms",
-        "    deco          █████████▎                        25.0 ms",
-        "  tts                      ██████████████████▌      50.0 ms  ! no voice",
-    ] or [line.split()[0] for line in waterfall(spans, 60)] == ["turn", "stt", "decode", "tts"]
+        "turn       ████████████████████████████████████     100.0 ms",
+        "  stt      ██████████████████                        50.0 ms",
+        "    decode          █████████                        25.0 ms",
+        "  tts                        ██████████████████      50.0 ms  ! no voice",
+    ]
     assert [(depth, span.name) for depth, span in tree(spans)] == [
         (0, "turn"),
         (1, "stt"),
         (2, "decode"),
         (1, "tts"),
     ]
-    assert waterfall(spans)[3].endswith("50.0 ms  ! no voice")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Collector(ThreadingHTTPServer):
         self.traces: list[ExportTraceServiceRequest] = []
         self.metrics: list[ExportMetricsServiceRequest] = []
         self.status = 200
+        self.came = threading.Event()
         self.hold = threading.Event()
         self.hold.set()
 
@@ -62,6 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.traces.append(ExportTraceServiceRequest.FromString(body))
         elif self.path == "/v1/metrics":
             self.server.metrics.append(ExportMetricsServiceRequest.FromString(body))
+            self.server.came.set()
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -134,9 +136,7 @@ async def test_metrics_arrive_at_an_otlp_collector_now_and_at_the_end(
         meter.histogram("action_latency_seconds").observe(value, "stt.transcribe")
     exporter = Exporter(settings, Tracer(), meter)
     exporter.start()
-    async with asyncio.timeout(8):
-        while not collector.metrics:
-            await asyncio.sleep(0.02)
+    await asyncio.to_thread(collector.came.wait, 8)
     meter.counter("published_events_total").inc("audio.mic")
     await exporter.aclose()
     assert set(loops) == {threading.get_ident()}

@@ -12,14 +12,16 @@ from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
 from loom_sdk.topics import check_pattern, check_topic, matches
 
+from .dead_letter import DEAD_LETTER, letter_of
 from .inbox import FULL, QUEUED, Inbox, Pending
 from .stats import TopicStats, TopicTable
 from .subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
-DEAD_LETTER = "loom.dead_letter"
-"""Topic of what could not be delivered. It carries other topics' payloads: a sensitive grant."""
+YIELD_EVERY = 512
+"""Publishes after which the loop gets a turn, so that a publisher in a tight loop that never has
+to wait (Realtime, nobody listening) starves nobody."""
 ROUTES_MAX = 10_000
 """Topics whose subscriptions are remembered."""
 
@@ -62,7 +64,7 @@ class MemoryBus:
         self._on_dispatch = on_dispatch
         self._exact: dict[str, dict[Subscription, int]] = {}
         self._wild: dict[Subscription, int] = {}
-        self._made = 0
+        self._made = self._published = 0
         self._routes: dict[str, Route] = {}
         self._topics = TopicTable()
 
@@ -82,6 +84,9 @@ class MemoryBus:
         delivered, full = self._spread(route, event)
         if full:
             delivered += await self._wait(route, event, full)
+        self._published += 1
+        if not self._published % YIELD_EVERY:
+            await asyncio.sleep(0)
         if event.traceparent and self._on_publish and event.traceparent.endswith("-01"):
             self._on_publish(topic, event, delivered)
         return delivered
@@ -132,12 +137,7 @@ class MemoryBus:
             name=name,
             manual_ack=manual_ack,
         )
-        self._made += 1
-        if _is_wild(pattern):
-            self._wild[subscription] = self._made
-        else:
-            self._exact.setdefault(pattern, {})[subscription] = self._made
-        self._forget_routes(pattern)
+        self._add(subscription)
         return subscription
 
     def subscriptions(self) -> list[Subscription]:
@@ -189,7 +189,7 @@ class MemoryBus:
             route.stats.published += 1
             route.stats.unrouted += 1
             return
-        letter = _letter(event, reason, subscription, self._source)
+        letter = letter_of(event, reason, subscription, self._source)
         for inbox in self._spread(route, letter)[1]:
             inbox.give_up(letter, "queue_full")
 
@@ -262,6 +262,13 @@ class MemoryBus:
         route = self._routes[topic] = Route(subscriptions, self._topics.of(topic))
         return route
 
+    def _add(self, subscription: Subscription) -> None:
+        self._made += 1
+        pattern = subscription.pattern
+        group = self._wild if _is_wild(pattern) else self._exact.setdefault(pattern, {})
+        group[subscription] = self._made
+        self._forget_routes(pattern)
+
     def _forget_routes(self, pattern: str) -> None:
         if _is_wild(pattern):
             self._routes.clear()
@@ -275,25 +282,3 @@ class MemoryBus:
 
 def _is_wild(pattern: str) -> bool:
     return "*" in pattern or ">" in pattern
-
-
-def _letter(event: Event, reason: str, subscription: str, source: str) -> Event:
-    return Event(
-        type="dead_letter",
-        payload=event.payload,
-        # The original's metadata stays: it may carry a privacy label.
-        metadata={
-            **event.metadata,
-            "reason": reason,
-            "subscription": subscription,
-            "original_topic": event.topic,
-            "original_type": event.type,
-            "event_id": event.id,
-            "source": event.source,
-        },
-        source=source,
-        tags=event.tags,
-        priority=event.priority,
-        topic=DEAD_LETTER,
-        traceparent=event.traceparent,
-    )

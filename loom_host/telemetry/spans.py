@@ -16,7 +16,7 @@ Attributes = Mapping[str, Attribute]
 current: ContextVar[str] = ContextVar("loom_traceparent", default="")
 """Traceparent of the work in hand, for log lines; whoever starts a span may set it."""
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _HALF = (1 << 64) - 1
 _ROW = (
     "name",
@@ -39,8 +39,6 @@ def parse_traceparent(text: str) -> tuple[str, str, bool] | None:
     if found is None:
         return None
     trace_id, span_id, flags = found.groups()
-    if not trace_id.strip("0") or not span_id.strip("0"):
-        return None
     return trace_id, span_id, bool(int(flags, 16) & 1)
 
 
@@ -182,7 +180,8 @@ class Tracer:
             return Span(self, name, trace_id, parent_id, time.time_ns(), attributes)
         number = getrandbits(128) or 1
         if number & _HALF >= self._bound:
-            return Unsampled(f"00-{number:032x}-{getrandbits(64) or 1:016x}-00")
+            digits = f"{number:032x}"
+            return Unsampled(f"00-{digits}-{digits[16:]}-00")
         return Span(self, name, f"{number:032x}", "", time.time_ns(), attributes)
 
     def record(

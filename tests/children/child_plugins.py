@@ -135,7 +135,7 @@ class Hostile(Plugin):
 
     @capability("hostile.block")
     async def block(self, ctx: AsyncContext) -> None:
-        time.sleep(3600)
+        time.sleep(3600)  # noqa: ASYNC251  # the point: it blocks the loop
 
     @capability("hostile.bomb")
     def bomb(self, ctx: Context) -> None:

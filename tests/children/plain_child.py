@@ -12,8 +12,8 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-import plain_pb2 as pb
-import plain_pb2_grpc as pb_grpc
+import plain_pb2 as pb  # type: ignore[import-not-found]
+import plain_pb2_grpc as pb_grpc  # type: ignore[import-not-found]
 
 TOKEN = os.environ["LOOM_TOKEN"]
 METADATA = (("loom-token", TOKEN),)
@@ -59,7 +59,8 @@ class Plain(pb_grpc.PluginServicer):  # type: ignore[misc]
             self.host.Publish(pb.PublishRequest(event=request), metadata=METADATA)
             self.host.GetSecret(pb.SecretRequest(name="forbidden"), metadata=METADATA)
         except grpc.RpcError as error:
-            sent = dict(error.trailing_metadata())["loom-error-bin"]
+            trailing: Any = error.trailing_metadata()
+            sent = dict(trailing)["loom-error-bin"]
             refusal = pb.ActionError.FromString(sent)
             return pb.PluginResponse(status=pb.ACTION_ERROR, error=refusal)
         return pb.PluginResponse()

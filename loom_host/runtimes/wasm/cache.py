@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import importlib.metadata
 import mmap
 import os
 import platform
 import tempfile
 from pathlib import Path
 
-import wasmtime
 from loom_sdk.errors import PluginLoadError
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 
 _KEY_BYTES = 32
+WASMTIME = importlib.metadata.version("wasmtime")
 
 
 def default_folder() -> Path:
@@ -40,7 +41,7 @@ class CodeCache:
     def __init__(self, folder: Path, settings: str) -> None:
         self.folder = folder
         self.hits = self.compiled = 0
-        made_by = f"{wasmtime.__version__} {platform.machine()} {settings}"
+        made_by = f"{WASMTIME} {platform.machine()} {settings}"
         self._suffix = hashlib.sha256(made_by.encode()).hexdigest()[:16]
         self._key = b""
 
@@ -57,7 +58,7 @@ class CodeCache:
         except WasmtimeError as error:
             cause = str(error).strip().splitlines()[-1].strip()
             raise PluginLoadError(
-                f"this is no component that wasmtime {wasmtime.__version__} can compile: {cause}"
+                f"this is no component that wasmtime {WASMTIME} can compile: {cause}"
             ) from error
         self.compiled += 1
         self._store(name, made.serialize())

@@ -12,9 +12,10 @@ from typing import Any
 
 from loom_sdk import Call, Event, Item
 from loom_sdk.context import Port, SpanRecord
-from loom_sdk.errors import ErrorInfo, InvalidArguments, QuotaExceeded, encode
+from loom_sdk.driver import parse_arguments
+from loom_sdk.errors import ErrorInfo, QuotaExceeded, encode
 
-from .marshal import Failed, Ok
+from .codecs import Failed, Ok
 from .ticket import Stopped, Ticket
 
 EVENT = (
@@ -44,8 +45,7 @@ _SPAN = (
 SIGNATURES = {
     "publish": f"func(event: {EVENT}) -> result<u32, {ERROR}>",
     "invoke": f"func(call: {CALL}) -> result<{RESULT}, {ERROR}>",
-    "emit": "func(output: string, payload: list<u8>, content-type: string)"
-    f" -> result<_, {ERROR}>",
+    "emit": f"func(output: string, payload: list<u8>, content-type: string) -> result<_, {ERROR}>",
     "kv-get": f"func(key: string) -> result<option<list<u8>>, {ERROR}>",
     "kv-put": f"func(key: string, value: list<u8>) -> result<_, {ERROR}>",
     "kv-delete": f"func(key: string) -> result<_, {ERROR}>",
@@ -85,7 +85,7 @@ class HostImports:
         result = self._port.invoke(
             Call(
                 call["capability"],
-                _arguments(call["arguments"]),
+                parse_arguments(call["arguments"]),
                 call["payload"],
                 call["content-type"],
                 id=call["id"],
@@ -171,16 +171,6 @@ class HostImports:
 
 
 _LINE_BYTES = 8192
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError as error:
-        raise InvalidArguments(f"arguments are not JSON: {error}") from error
-    if not isinstance(arguments, dict):
-        raise InvalidArguments("arguments must be a JSON object")
-    return arguments
 
 
 def as_record(info: ErrorInfo) -> dict[str, str]:

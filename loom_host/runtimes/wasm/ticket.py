@@ -28,7 +28,7 @@ class Ticket:
         self.reason = ""
         """Why the guest must stop or was stopped: `deadline`, `cpu`, `cancelled`, `closed`."""
         self._cpu_s, self._cpu_began = cpu_s, 0.0
-        self._on_stop: Callable[[], None] | None = None
+        self._on_stop: Callable[[], object] | None = None
 
     def begin(self) -> None:
         """Called in the thread that runs the guest, just before it does."""
@@ -52,7 +52,7 @@ class Ticket:
                 self.reason = "cpu"
         return self.reason
 
-    def waiting(self, on_stop: Callable[[], None] | None) -> None:
+    def waiting(self, on_stop: Callable[[], object] | None) -> None:
         """What to call when a stop comes while the guest's thread waits for the host."""
         self._on_stop = on_stop
         if on_stop is not None and self.reason:

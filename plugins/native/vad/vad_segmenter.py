@@ -19,6 +19,8 @@ from loom_sdk.events import new_id
 SAMPLE_RATE = 16_000
 SILENCE_DBFS = -60.0
 """Nothing quieter is voice: a whisper at arm's length reaches a headset at about -50 dBFS."""
+KEEP = 0.6
+"""In speech this part of the gate is enough: weak syllables in noise must not cut a sentence."""
 PEAK_RANGE_DB = 35.0
 """Frames this far below the utterance's loudest are its decay and echo, no longer its voice."""
 FLOOR_BLOCK_MS = 250
@@ -192,7 +194,8 @@ class Segmenter:
         speech = self._vad.is_speech(frame, SAMPLE_RATE)
         if not self._gate_db:
             return speech, level
-        least = max(SILENCE_DBFS, floor + self._gate_db)
+        gate = self._gate_db * (KEEP if self.open else 1.0)
+        least = max(SILENCE_DBFS, floor + gate)
         if self.open:
             least = max(least, self.open.peak - PEAK_RANGE_DB)
         return speech and level >= least, level

@@ -11,9 +11,12 @@ from loom_sdk.errors import ActionFailed
 MAX_EXPONENT = 1200
 """Of a literal such as 1e9."""
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
- fifteen sixteen seventeen eighteen nineteen""".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {word: n for n, word in enumerate(_ONES)} | {
     word: 10 * n for n, word in enumerate(_TENS, start=2)
 }
@@ -144,7 +147,7 @@ class _NumberJoiner:
         while self._index < len(self._tokens):
             begin, token = self._index, self._tokens[self._index]
             value = self._number() if self._begins_number(begin) else None
-            if value is None or self._index == begin + 1 and token.kind == "number":
+            if value is None or (self._index == begin + 1 and token.kind == "number"):
                 found.append(token)
                 self._index = begin + 1
             else:
@@ -161,7 +164,7 @@ class _NumberJoiner:
 
     def _skip_and(self) -> None:
         following = self._tokens[min(self._index + 1, len(self._tokens) - 1)]
-        spoken = following.text in _SMALL or "-" in following.text and following.kind == "number"
+        spoken = following.text in _SMALL or ("-" in following.text and following.kind == "number")
         if self._word() == "and" and spoken:
             self._index += 1
 

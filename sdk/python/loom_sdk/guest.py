@@ -6,10 +6,12 @@ Importable only in a guest, where the bindings of `plugin.wit` exist. The host's
 
 from __future__ import annotations
 
+import inspect
 import json
 import linecache
 import random
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +33,13 @@ from .errors import (
     encode,
 )
 from .events import Event, fresh_id_prefix
-from .plugin import CapabilitySpec, Plugin, SubscriptionSpec
+from .plugin import (
+    CapabilitySpec,
+    Plugin,
+    SubscriptionSpec,
+    declared_capabilities,
+    declared_subscriptions,
+)
 
 _TRACEBACK_CHARS = 8000
 
@@ -215,8 +223,6 @@ class Guest:
             )
 
     def handle_event(self, event: Any) -> int:
-        import time
-
         began = time.perf_counter_ns()
         try:
             heard = _from_wit(event)
@@ -264,11 +270,10 @@ def bind(kind: type[Plugin]) -> type[Guest]:
     Raises:
         PluginLoadError: a method is `async def`; the message names it.
     """
-    driver = Driver(kind.__new__(kind), Identity(kind.__name__), HostPort())
-    names = [*(spec.name for spec in driver.capabilities)]
-    found = [name for name in names if driver.capability(name).is_async]
-    found += [bound.method for bound in driver._handlers.values() if bound and bound.is_async]
-    found += [name for name in ("start", "stop") if driver.lifecycle(name)[2]]
+    bound = [*declared_capabilities(kind).values(), *declared_subscriptions(kind)]
+    found = [item.method for item in bound if item.is_async]
+    lifecycle = {name: getattr(kind, name) for name in ("start", "stop", "health")}
+    found += [name for name, method in lifecycle.items() if inspect.iscoroutinefunction(method)]
     if found:
         raise PluginLoadError(
             f"{kind.__name__}: {', '.join(found)} is `async def`, which the wasm tier does not "

@@ -1,0 +1,301 @@
+"""One plugin of the wasm tier.
+
+The event loop never waits for a guest: every call runs in the instance's worker thread, and what
+the guest asks of the host runs on the loop while that thread waits. Cancelling a call interrupts
+the guest; its store is then replaced before the next call: state is lost and `init` runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from loom_sdk import Call, Event, QoS, Result
+from loom_sdk.driver import negotiate
+from loom_sdk.errors import (
+    ActionFailed,
+    LoomError,
+    PluginCrashed,
+    PluginError,
+    PluginUnhealthy,
+    QuotaExceeded,
+)
+from loom_sdk.plugin import API_VERSION, CapabilitySpec, SubscriptionSpec
+
+from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
+
+from .contract import Loaded
+from .engine import Engine, Guest
+from .host_imports import call_record, event_record
+from .ticket import Ticket
+from .traps import Limits
+from .worker import GuestPort, Worker
+
+T = TypeVar("T")
+
+STOP_GRACE_S = 0.25
+"""How long a cancelled call may take to leave the guest before its thread is abandoned."""
+HIGH_WATER = 0.75
+"""Part of the memory quota above which an instance is renewed between calls."""
+_LEAK_CHECK_BYTES = 1024**2
+_HEALTH_TIMEOUT_S = 2.0
+
+
+class WasmInstance:
+    """One plugin, at most one guest at a time."""
+
+    def __init__(self, spec: PluginSpec, services: HostServices, engine: Engine) -> None:
+        loop = asyncio.get_running_loop()
+        quotas = spec.quotas
+        self._spec, self._engine = spec, engine
+        self._port = GuestPort(services, loop)
+        self._limits = Limits(spec.id, quotas.memory, quotas.output_bytes, quotas.cpu)
+        self._worker = Worker(f"loom-{spec.name}")
+        self._turn = asyncio.Lock()
+        self._exit: asyncio.Future[str] = loop.create_future()
+        self._ticket: Ticket | None = None
+        self._loaded: Loaded | None = None
+        self._linker: Any = None
+        self._guest: Guest | None = None
+        self._closed = False
+        self._received = self._peak = self._calls = self._abandoned = 0
+        self._starts, self._cpu_s = 0, 0.0
+        self.declaration = Declaration()
+        self.enforcement: Mapping[str, str] = dict.fromkeys(_ENFORCED, "enforced")
+
+    async def load(self, find: Callable[[], Path]) -> None:
+        """Build or find the component, compile or load it, instantiate it and run `init`."""
+        ticket = Ticket("", self._spec.start_timeout_s)
+
+        def work() -> Declaration:
+            self._loaded = self._engine.load(find())
+            self._linker = self._engine.linker(self._loaded)
+            return self._renew(Ticket("", self._spec.start_timeout_s))
+
+        self.declaration = await self._run(ticket, work)
+
+    def _renew(self, ticket: Ticket) -> Declaration:
+        """In the worker: a fresh guest, initialised."""
+        assert self._loaded is not None
+        if self._guest is not None:
+            self._guest.close()
+        self._received = 0
+        self._port.ticket = ticket
+        guest = self._guest = Guest(
+            self._engine, self._loaded, self._linker, self._port, self._limits
+        )
+        try:
+            guest.open(ticket)
+            answer = guest.call("init", (self._init_request(),), ticket)
+        except BaseException:
+            guest.dead = True
+            raise
+        self._starts += 1
+        negotiate([answer["api-version"]], self._spec.id)
+        return _declaration(answer)
+
+    def _init_request(self) -> dict[str, Any]:
+        quotas = self._spec.quotas
+        named = ("memory", "deadline_ms", "output_bytes", "log_bytes", "storage_bytes")
+        return {
+            "api-versions": [API_VERSION],
+            "plugin-id": self._spec.id,
+            "config": json.dumps(dict(self._spec.config)),
+            "grants": list(self._spec.grants),
+            "quotas": [(name, int(getattr(quotas, name))) for name in named],
+        }
+
+    async def _run(self, ticket: Ticket, work: Callable[[], T]) -> T:
+        """Run `work` in the worker when it is its turn; a cancellation stops the guest."""
+        async with self._turn:
+            if self._closed:
+                raise PluginUnhealthy(f"{self._spec.name} is closed", plugin_id=self._spec.id)
+            self._ticket = ticket
+            future = self._worker.submit(work)
+            try:
+                await asyncio.wait({future})
+            except asyncio.CancelledError:
+                self._engine.stop(ticket, "cancelled")
+                await self._let_go(future)
+                raise
+            finally:
+                self._ticket = None
+            return future.result()
+
+    async def _let_go(self, future: asyncio.Future[Any]) -> None:
+        """Wait for a stopped guest; abandon its thread when it does not come back."""
+        try:
+            await asyncio.wait({future}, timeout=STOP_GRACE_S)
+        finally:
+            if not future.done():
+                self._abandoned += 1
+                self._guest = None
+                self._worker.stop()
+                self._worker = Worker(f"loom-{self._spec.name}")
+
+    def _serve(self, name: str, argument: dict[str, Any], ticket: Ticket) -> Any:
+        """In the worker: one call of an export, on a guest that is fit for it."""
+        if self._loaded is None:
+            raise PluginCrashed(f"{self._spec.name} was never loaded", plugin_id=self._spec.id)
+        self._port.ticket = ticket
+        if self._guest is None or self._guest.dead or self._above_high_water():
+            self._renew(ticket)
+        guest = self._guest
+        assert guest is not None
+        self._calls += 1
+        try:
+            return guest.call(name, (argument,), ticket)
+        except QuotaExceeded as error:
+            guest.dead = guest.dead or error.quota == "memory"
+            raise
+        finally:
+            self._cpu_s += ticket.cpu_used_s()
+
+    def _above_high_water(self) -> bool:
+        """componentize-py keeps every `list<u8>` result: look once enough have passed."""
+        if self._guest is None or self._received < _LEAK_CHECK_BYTES:
+            return False
+        self._received = 0
+        used = self._guest.memory_bytes()
+        self._peak = max(self._peak, used)
+        return used > self._spec.quotas.memory * HIGH_WATER
+
+    def _new_ticket(self, call_id: str, remaining_ms: int, traceparent: str) -> Ticket:
+        timeout_ms = min(remaining_ms, self._spec.quotas.deadline_ms)
+        return Ticket(call_id, timeout_ms / 1000, self._limits.cpu_s, traceparent)
+
+    async def invoke(self, call: Call) -> Result:
+        ticket = self._new_ticket(call.id, call.remaining_ms, call.traceparent)
+        record = call_record(call)
+
+        def work() -> Result:
+            answer = self._serve("invoke", record, ticket)
+            self._received += len(answer["payload"])
+            return self._result(answer, ticket)
+
+        return await self._run(ticket, work)
+
+    def _result(self, answer: dict[str, Any], ticket: Ticket) -> Result:
+        output, payload = answer["output"], answer["payload"]
+        limit, used = self._limits.output_bytes, len(output) + len(payload) + ticket.output_bytes
+        if used > limit:
+            raise QuotaExceeded(
+                plugin_id=self._spec.id, quota="output_bytes", limit=limit, used=used
+            )
+        try:
+            value = json.loads(output or "null")
+        except (ValueError, RecursionError) as error:
+            raise ActionFailed(f"{self._spec.name} returned what is not JSON: {error}") from error
+        return Result(value, payload, answer["content-type"], answer["elapsed-us"])
+
+    async def handle_event(self, event: Event) -> int:
+        ticket = self._new_ticket(event.id, self._spec.quotas.deadline_ms, event.traceparent)
+        record = event_record(event)
+        return int(await self._run(ticket, lambda: self._serve("handle-event", record, ticket)))
+
+    async def health(self) -> str:
+        """A guest at work is healthy as long as its deadlines hold it; an idle one is asked."""
+        if self._abandoned:
+            return f"{self._abandoned} blocked thread(s) abandoned"
+        if self._turn.locked():
+            return ""
+        ticket = Ticket("", _HEALTH_TIMEOUT_S)
+        try:
+            answer = await self._run(ticket, lambda: self._ask_health(ticket))
+        except LoomError as error:
+            return error.message
+        return "" if answer["healthy"] else str(answer["message"] or "unhealthy")
+
+    def _ask_health(self, ticket: Ticket) -> Any:
+        self._port.ticket = ticket
+        if self._guest is None or self._guest.dead:
+            self._renew(ticket)
+        assert self._guest is not None
+        return self._guest.call("health", (), ticket)
+
+    async def wait_exit(self) -> str:
+        """A guest that trapped is renewed, so an instance ends only when it is closed."""
+        return await asyncio.shield(self._exit)
+
+    async def aclose(self, grace_s: float) -> None:
+        if self._closed:
+            return
+        if (running := self._ticket) is not None:
+            asyncio.get_running_loop().call_later(
+                grace_s, self._engine.stop, running, "closed by the host"
+            )
+        ticket = Ticket("", max(grace_s, 0.1))
+        try:
+            await self._run(ticket, lambda: self._shut_down(ticket))
+        except PluginError:
+            pass
+        finally:
+            self._closed = True
+            self._exit.cancel()
+            await self._end_worker()
+
+    def _shut_down(self, ticket: Ticket) -> None:
+        self._port.ticket = ticket
+        if self._guest is not None and not self._guest.dead:
+            self._guest.call("shutdown", (), ticket)
+
+    async def _end_worker(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            await asyncio.wait({self._worker.submit(guest.close)}, timeout=STOP_GRACE_S)
+        self._worker.stop()
+        self._worker.join(0.05)
+
+    def usage(self) -> Usage:
+        now = 0 if self._guest is None or self._guest.dead else self._guest.memory_bytes()
+        self._peak = max(self._peak, now)
+        extra = {
+            "calls": float(self._calls),
+            "renewals": float(max(0, self._starts - 1)),
+            "abandoned_threads": float(self._abandoned),
+            "cpu_s": round(self._cpu_s, 6),
+        }
+        return Usage(now, self._peak, extra=extra)
+
+
+_ENFORCED = (
+    "deadline_ms",
+    "memory",
+    "cpu",
+    "concurrency",
+    "rate",
+    "output_bytes",
+    "log_bytes",
+    "storage_bytes",
+    "processes",
+    "open_files",
+)
+
+
+def _declaration(answer: dict[str, Any]) -> Declaration:
+    capabilities = tuple(
+        CapabilitySpec(
+            item["name"],
+            item["description"],
+            item["tool"],
+            item["effects"] or "once",
+            json.loads(item["input-schema"]) if item["input-schema"] else None,
+            json.loads(item["output-schema"]) if item["output-schema"] else None,
+            item["resumable"],
+            item["version"],
+        )
+        for item in answer["capabilities"]
+    )
+    subscriptions = tuple(
+        SubscriptionSpec(
+            item["topic"],
+            QoS[item["qos"].upper()],
+            tuple(item["types"]),
+            item["concurrency"] or 1,
+        )
+        for item in answer["subscriptions"]
+    )
+    return Declaration(capabilities, subscriptions)

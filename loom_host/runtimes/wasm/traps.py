@@ -1,0 +1,82 @@
+"""What ended a guest, as Loom's errors: the border that wasmtime's errors do not cross."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loom_sdk.errors import DeadlineExceeded, PluginCrashed, PluginError, QuotaExceeded
+from wasmtime import ExitTrap, WasmtimeError
+
+from .ticket import Ticket
+
+_COPY_LIMIT = "fuel allocated for hostcalls has been exhausted"
+_MEMORY_WORDS = ("memory minimum size of", "exceeds memory limits", "memory limit")
+_NEARLY_FULL = 0.9
+_BYTES_PER_ITEM = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Quotas that the engine itself holds a guest to. Bytes and seconds; `cpu_s` 0 is none."""
+
+    plugin_id: str
+    memory: int
+    output_bytes: int
+    cpu_s: float = 0.0
+
+
+def stopped(ticket: Ticket, limits: Limits) -> PluginError:
+    """The error for a guest that was told to stop."""
+    who = limits.plugin_id
+    took = ticket.elapsed_us() / 1000
+    if ticket.reason == "cpu":
+        used = ticket.cpu_used_s()
+        return QuotaExceeded(plugin_id=who, quota="cpu", limit=limits.cpu_s, used=round(used, 3))
+    if ticket.reason == "deadline":
+        return DeadlineExceeded(
+            f"{who} was stopped after {took:.0f} ms: raise its quota deadline_ms or give it less "
+            "work",
+            plugin_id=who,
+        )
+    return PluginCrashed(f"{who} was stopped: the call was {ticket.reason}", plugin_id=who)
+
+
+def too_large(size: int, limits: Limits) -> QuotaExceeded:
+    return QuotaExceeded(
+        plugin_id=limits.plugin_id,
+        quota="output_bytes",
+        limit=limits.output_bytes,
+        used=size,
+    )
+
+
+def translated(
+    error: WasmtimeError, ticket: Ticket, limits: Limits, memory_bytes: int
+) -> PluginError:
+    """The error of the tree that a trap, an exit or a refused instantiation becomes."""
+    who = limits.plugin_id
+    if ticket.reason:
+        return stopped(ticket, limits)
+    if isinstance(error, ExitTrap):
+        return PluginCrashed(f"{who} exited by itself with code {error.code}", plugin_id=who)
+    text = str(error)
+    if _COPY_LIMIT in text:
+        return too_large(max(limits.output_bytes, 128 * 1024**2 // _BYTES_PER_ITEM), limits)
+    full = memory_bytes >= limits.memory * _NEARLY_FULL
+    if full or any(words in text for words in _MEMORY_WORDS):
+        return QuotaExceeded(
+            f"{who}: out of memory (quota memory = {limits.memory} bytes): raise it, a Python "
+            "guest needs at least 16 MiB",
+            plugin_id=who,
+            quota="memory",
+            limit=limits.memory,
+            used=max(memory_bytes, limits.memory),
+        )
+    return PluginCrashed(f"{who} trapped: {_cause(text)}", plugin_id=who)
+
+
+def _cause(text: str) -> str:
+    """The last cause of wasmtime's message, without the numbering and the backtrace."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else "unknown"
+    return last.split(": ", 1)[1] if last[:1].isdigit() and ": " in last else last
