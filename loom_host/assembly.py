@@ -21,6 +21,10 @@ from .quotas import tightest
 from .runtimes.base import PluginSpec
 
 
+START_TIMEOUT_S = {"native": 60.0, "grpc": 60.0, "wasm": 180.0}
+"""A model is loaded at start; a component may first be built and compiled."""
+
+
 def roots_of(settings: Settings) -> list[Path]:
     own = [Path(path) for path in settings.host.plugin_paths]
     return [discovery.first_party_root(), *own, *discovery.installed_roots()]
@@ -97,6 +101,7 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
         cache_dir=settings.host.cache_dir / "plugins" / manifest.id,
         env=_environment(grants.allowed.get("env", ())),
         first_party=first_party,
+        start_timeout_s=START_TIMEOUT_S[tier],
     )
     slots = Slots(manifest.id, quotas.concurrency, quotas.rate)
     return PluginHandle(manifest, own, grants, spec, slots)

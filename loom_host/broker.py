@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import jsonschema_rs
@@ -238,7 +239,8 @@ class Broker:
             try:
                 result = await task
             except LoomError as error:
-                raise _at_index(error, request.delivered)
+                _tell_index(error, request.delivered)
+                raise
             if result.output is not None or result.payload:
                 yield Item(result.output, result.payload, result.content_type, result.elapsed_us)
         finally:
@@ -257,21 +259,21 @@ class Broker:
         policy = request.policy or self._policies.get(request.agent, self._default_policy)
         candidates = self._candidates(offers, policy)
         tries = max(len(candidates), MAX_ATTEMPTS)
-        for offer in islice(cycle(candidates), tries - 1):
+        order = cycle(candidates)
+        while True:
+            tries -= 1
+            offer = next(order)
             if offer is not offers[0]:
                 validate(offer, request.arguments)
             try:
                 return await self._attempt(offer, request)
             except LoomError as error:
-                if not self._may_go_on(offer, request, error, len(candidates)):
+                if not tries or not self._may_go_on(offer, request, error, len(candidates)):
                     raise
                 if isinstance(error, PluginCrashed | PluginUnhealthy):
                     await offer.handle.noticed()
-        return await self._attempt(candidates[(tries - 1) % len(candidates)], request)
 
-    def _may_go_on(
-        self, offer: Offer, request: Request, error: LoomError, candidates: int
-    ) -> bool:
+    def _may_go_on(self, offer: Offer, request: Request, error: LoomError, candidates: int) -> bool:
         """Whether another try may be made after `error`."""
         if request.delivered and not offer.spec.resumable:
             return False
@@ -313,8 +315,9 @@ class Broker:
 
     async def _dispatch(self, offer: Offer, request: Request, span: Span) -> Result:
         handle = offer.handle
+        await _awake(handle, request)
         remaining = request.deadline - time.monotonic()
-        allowed = min(remaining, handle.spec.quotas.deadline_ms / 1000)
+        allowed = max(0.0, min(remaining, handle.spec.quotas.deadline_ms / 1000))
         items: list[Item] = []
         flight = InFlight(
             id=new_id(),
@@ -328,25 +331,27 @@ class Broker:
             on_item=_delivery(handle, request, items),
             agent=request.agent,
         )
-        dispatched = False
+        queued = dispatched = False
         try:
             async with asyncio.timeout(allowed):
                 if handle.slots.full and handle.name in flight.chain[:-1]:
                     raise _reentered(handle, flight)
                 handle.slots.spend()
-                instance = handle.instance
-                if instance is None or handle.state not in ALIVE:
-                    instance = await handle.ready()
+                await handle.ready()
+                queued = handle.slots.full
                 await handle.slots.acquire()
+                queued = False
                 try:
+                    instance = await handle.ready()  # it may be another one after the wait
                     dispatched = True
                     result = await self._call(handle, instance, request, flight)
                 finally:
                     handle.slots.release()
         except TimeoutError as error:
-            raise _too_late(handle, request, allowed, dispatched) from error
+            raise _too_late(handle, request, allowed, queued) from error
         except PluginCrashed as error:
-            if dispatched and offer.spec.effects not in REPEATABLE:
+            own = error.plugin_id == handle.spec.id  # else one that it called crashed
+            if dispatched and own and offer.spec.effects not in REPEATABLE:
                 raise OutcomeUnknown(
                     f"{request.capability} broke off and may or may not have happened: "
                     f"{error.message}"
@@ -452,10 +457,23 @@ def _reentered(handle: PluginHandle, flight: InFlight) -> QuotaExceeded:
     )
 
 
-def _too_late(
-    handle: PluginHandle, request: Request, allowed: float, dispatched: bool
-) -> LoomError:
-    if not dispatched and handle.slots.full:
+async def _awake(handle: PluginHandle, request: Request) -> None:
+    """Wait for a plugin that is starting: on the caller's time, not on its quota."""
+    if handle.instance is not None and handle.state in ALIVE:
+        return
+    remaining = max(0.0, request.deadline - time.monotonic())
+    try:
+        async with asyncio.timeout(remaining):
+            await handle.ready()
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"{request.capability}: {handle.name} was not ready within {remaining:.1f} s",
+            plugin_id=handle.spec.id,
+        ) from error
+
+
+def _too_late(handle: PluginHandle, request: Request, allowed: float, queued: bool) -> LoomError:
+    if queued:
         return QuotaExceeded(
             f"{handle.name} was busy with {handle.slots.active} call(s) for {allowed:.1f} s",
             plugin_id=handle.spec.id,
@@ -468,6 +486,22 @@ def _too_late(
         f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})",
         plugin_id=handle.spec.id,
     )
+
+
+def _undispatched(offer: Offer, error: LoomError) -> bool:
+    """Whether the plugin itself never saw the call: any effects may go to another provider."""
+    if getattr(error, "plugin_id", "") != offer.handle.spec.id:
+        return False
+    return isinstance(error, PluginUnhealthy) or (
+        isinstance(error, QuotaExceeded) and error.quota in ("rate", "concurrency")
+    )
+
+
+def _tell_index(error: LoomError, delivered: int) -> None:
+    """Make the error of a stream that broke off say after how many items."""
+    if delivered:
+        error.message = f"{error.message} (after {delivered} item(s))"
+        error.args = (error.message,)
 
 
 def _delivery(handle: PluginHandle, request: Request, items: list[Item]) -> OnItem:

@@ -77,7 +77,8 @@ class HostInstance:
         return ""
 
     async def wait_exit(self) -> str:
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return ""
 
     async def aclose(self, grace_s: float) -> None:
         return

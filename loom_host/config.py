@@ -6,6 +6,7 @@ tables are merged key by key, everything else is replaced.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -141,20 +142,19 @@ def load_settings(
     file = Path(path) if path is not None else None
     if file is not None:
         data = _read(file)
-    merged = merge(_profile(str(data.pop("extends", ""))), data)
-    merged = merge(merged, overrides or {})
-    return parse_settings(merged, file)
+    data = merge(data, overrides or {})
+    return parse_settings(merge(_profile(data.pop("extends", "")), data), file)
 
 
-def _profile(name: str) -> dict[str, Any]:
-    if not name:
+def _profile(name: Any) -> dict[str, Any]:
+    if name == "":
         return {}
-    path = PROFILES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
+    profiles = {path.stem: path for path in sorted(PROFILES.glob("*.toml"))}
+    if not isinstance(name, str) or name not in profiles:
+        known = ", ".join(profiles)
         raise ConfigError(f"extends = {name!r}: no such profile; known: {known}")
-    data = _read(path)
-    return merge(_profile(str(data.pop("extends", ""))), data)
+    data = _read(profiles[name])
+    return merge(_profile(data.pop("extends", "")), data)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -181,46 +181,47 @@ def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Setting
     where = str(path or "settings")
     _check(data, [item.name for item in fields(Settings) if item.name != "path"], where)
     base = path.parent.resolve() if path else Path.cwd()
-    settings = Settings(
-        host=_host(data.get("host", {}), base, where),
-        telemetry=_telemetry(data.get("telemetry", {}), where),
+    return Settings(
+        host=_host(_table(data, "host", where), base, where),
+        telemetry=_telemetry(_table(data, "telemetry", where), where),
         plugins={n: _plugin(n, t, where) for n, t in _tables(data, "plugins", where)},
-        providers={k: _names(v, f"{where} [providers] {k}") for k, v in _items(data, "providers")},
-        roles={k: _names(v, f"{where} [roles] {k}") for k, v in _items(data, "roles")},
+        providers=_lists(data, "providers", where),
+        roles=_lists(data, "roles", where),
         agents={n: _agent(n, t, where) for n, t in _tables(data, "agents", where)},
         secrets={n: _secret(n, t, where) for n, t in _tables(data, "secrets", where)},
         path=path,
     )
-    return settings
 
 
 def _check(table: Mapping[str, Any], known: list[str], where: str) -> None:
     for key in table:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
+            near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 
-def _items(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+def _table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     table = data.get(key, {})
     if not isinstance(table, Mapping):
-        raise ConfigError(f"[{key}] must be a table")
-    return list(table.items())
+        raise ConfigError(f"{where}: {key} must be a table, not {table!r}")
+    return table
 
 
 def _tables(data: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Mapping[str, Any]]]:
-    items = _items(data, key)
-    for name, table in items:
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"{where}: [{key}.{name}] must be a table, not {table!r}")
-    return items
+    table = _table(data, key, where)
+    return [(str(name), _table(table, name, f"{where} [{key}]")) for name in table]
+
+
+def _lists(data: Mapping[str, Any], key: str, where: str) -> dict[str, tuple[str, ...]]:
+    items = _table(data, key, where).items()
+    return {str(name): _names(value, f"{where} [{key}] {name}") for name, value in items}
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
-        raise ConfigError(f"{where} must be a list of plugin names, such as [\"stt-whisper\"]")
+        raise ConfigError(f'{where} must be a list of plugin names, such as ["stt-whisper"]')
     return tuple(values)
 
 
@@ -239,17 +240,18 @@ def _like(default: Any, value: Any, where: str) -> Any:
     if isinstance(default, bool) or isinstance(value, bool):
         fits = isinstance(default, bool) and isinstance(value, bool)
     elif isinstance(default, float):
-        fits, value = isinstance(value, int | float), value
+        fits = isinstance(value, int | float)
     elif isinstance(default, Path):
-        fits, value = isinstance(value, str), value
+        fits = isinstance(value, str)
     elif isinstance(default, tuple):
         return _texts(value, where)
     else:
         fits = isinstance(value, type(default))
     if not fits:
         raise ConfigError(f"{where} = {value!r}: must be a {_WORDS.get(type(default), 'text')}")
-    if isinstance(default, int | float) and not isinstance(default, bool) and value < 0:
-        raise ConfigError(f"{where} = {value!r}: must not be negative")
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    if number and not 0 <= value < math.inf:
+        raise ConfigError(f"{where} = {value!r}: must be finite and not negative")
     return float(value) if isinstance(default, float) else value
 
 
@@ -300,31 +302,44 @@ def _plugin(name: str, table: Mapping[str, Any], where: str) -> PluginSettings:
         raise ConfigError(f"{place} start: must be 'eager' or 'background'")
     if values.get("tier", "") not in ("", "native", "wasm", "grpc"):
         raise ConfigError(f"{place} tier: must be native, wasm or grpc")
-    allow = table.get("allow", {})
-    _check(allow, list(KINDS), f"{place} allow")
-    quotas = table.get("quotas", {})
+    if values.get("quality", 0.0) > 1:
+        raise ConfigError(f"{place} quality: must be from 0 to 1")
+    quotas = _table(table, "quotas", place)
     try:
         parse_quotas(quotas, Quotas())
     except ValueError as error:
         raise ConfigError(f"{place} quotas: {error}") from error
     return PluginSettings(
         **values,
-        allow={k: ("own",) if v is True else _texts(v, f"{place} allow {k}") for k, v in allow.items()},
-        config=dict(table.get("config", {})),
+        allow=_allow(_table(table, "allow", place), f"{place} allow"),
+        config=dict(_table(table, "config", place)),
         quotas=dict(quotas),
     )
+
+
+def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
+    """Lists of texts by kind; `storage = true` is short for its only value."""
+    _check(table, list(KINDS), where)
+    short = {True: ("own",), False: ()}
+    return {
+        kind: short[value] if kind == "storage" and isinstance(value, bool)
+        else _texts(value, f"{where} {kind}")
+        for kind, value in table.items()
+    }  # fmt: skip
 
 
 def _agent(name: str, table: Mapping[str, Any], where: str) -> AgentSettings:
     place = f"{where} [agents.{name}]"
     _check(table, ["plugin", "parameters"], place)
-    parameters = dict(table.get("parameters", {}))
-    routing = parameters.pop("routing", {})
+    parameters = _table(table, "parameters", place)
     _check(parameters, ["routing"], f"{place} parameters")
+    routing = _table(parameters, "routing", f"{place} parameters")
     policy = Policy(**_typed(Policy, routing, f"{place} parameters routing"))
     if policy.privacy not in PRIVACY:
         raise ConfigError(f"{place} routing.privacy: must be one of {', '.join(PRIVACY)}")
-    return AgentSettings(plugin=str(table.get("plugin", "")), policy=policy)
+    return AgentSettings(
+        plugin=_like("", table.get("plugin", ""), f"{place} plugin"), policy=policy
+    )
 
 
 def _secret(name: str, table: Mapping[str, Any], where: str) -> SecretSettings:

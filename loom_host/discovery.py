@@ -15,7 +15,7 @@ ENTRY_POINTS = "loom.plugins"
 
 
 def bundle(name: str) -> Path:
-    """A folder that travels with the host: beside the package in a wheel, else in the repository."""
+    """A folder that travels with the host: inside the package, else in the repository."""
     packaged = PACKAGE / "_bundle" / name
     return packaged if packaged.is_dir() else PACKAGE.parent / name
 

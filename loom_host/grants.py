@@ -20,7 +20,7 @@ KINDS = (
     "subscribe", "publish", "provide", "invoke", "network", "filesystem", "env", "secrets",
     "devices", "storage",
 )  # fmt: skip
-SENSITIVE_TOPICS = (">", "audio.>", "transcript", "query")
+SENSITIVE_TOPICS = (">", "audio.>", "utterance", "transcript", "query", "loom.dead_letter")
 """Hearing these is hearing the room; `loom check` marks them."""
 
 Allow = Mapping[str, tuple[str, ...]]
@@ -88,7 +88,7 @@ def line_to_allow(plugin: str, kind: str, value: str) -> str:
 def _fits(kind: str, pattern: str, value: str) -> bool:
     if kind in ("subscribe", "publish"):
         return covers(pattern, value) if "*" in value or ">" in value else matches(pattern, value)
-    return fnmatchcase(value, pattern)
+    return value == pattern or fnmatchcase(value, pattern)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -291,5 +290,3 @@ _RUNTIMES: Mapping[str, Callable[[Settings], Runtime]] = {
     "wasm": _wasm,
     "grpc": _grpc,
 }
-
-

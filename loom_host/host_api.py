@@ -196,8 +196,7 @@ class HostApi:
             return
         start = flight.started_ns + span.start_offset_us * 1000
         attributes = {**span.attributes, "plugin": self._handle.name}
-        if span.error:
-            attributes["error"] = span.error
+        took = span.duration_us * 1000
         self._parts.tracer.record(
-            span.name, flight.traceparent, start, span.duration_us * 1000, attributes
+            span.name, flight.traceparent, start, took, attributes, span.error
         )

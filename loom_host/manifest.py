@@ -81,7 +81,7 @@ def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> No
     names = list(known)
     for key in table:
         if key not in names:
-            near = get_close_matches(key, names, n=1)
+            near = get_close_matches(str(key), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
             raise ManifestError(f"{where}: unknown key {key!r}; {hint}")
 
@@ -110,10 +110,10 @@ def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
     check_keys(data, _TABLES[""], where)
     check_keys(head, _TABLES["plugin"], f"{where} [plugin]")
     tier = _choice(head, "tier", TIERS, where)
-    events = data.get("events", {})
+    events = _optional(data, "events", where)
     check_keys(events, _TABLES["events"], f"{where} [events]")
     try:
-        quotas = parse_quotas(data.get("quotas", {}))
+        quotas = parse_quotas(_optional(data, "quotas", where))
     except ValueError as error:
         raise ManifestError(f"{where} [quotas]: {error}") from error
     return Manifest(
@@ -124,13 +124,13 @@ def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
         tiers=_tiers(head, tier, where),
         entry=_entry(head, where),
         folder=path.parent,
-        description=str(head.get("description", "")),
+        description=_word(head, "description", where),
         instances=_choice(head, "instances", ("single", "pool"), where, "single"),
-        config_schema=_config_schema(data.get("config", {}), where),
-        capabilities=tuple(_capability(t, where) for t in data.get("capability", ())),
-        subscribes=tuple(_subscription(t, where) for t in events.get("subscribes", ())),
-        publishes=_patterns(events.get("publishes", ()), f"{where} [events] publishes"),
-        permissions=_permissions(data.get("permissions", {}), where),
+        config_schema=_config_schema(_optional(data, "config", where), where),
+        capabilities=_capabilities(data, where),
+        subscribes=tuple(_subscription(t, where) for t in _tables(events, "subscribes", where)),
+        publishes=_patterns(_texts(events, "publishes", where), f"{where} [events] publishes"),
+        permissions=_permissions(_optional(data, "permissions", where), where),
         quotas=quotas,
     )
 
@@ -148,14 +148,51 @@ def _check_api(head: Mapping[str, Any], where: str) -> None:
 def _table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     table = data.get(key)
     if not isinstance(table, Mapping):
-        raise ManifestError(f"{where}: the table [{key}] is missing")
+        what = "is missing" if table is None else f"must be a table, not {table!r}"
+        raise ManifestError(f"{where}: [{key}] {what}")
     return table
+
+
+def _optional(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    return _table(data, key, where) if key in data else {}
+
+
+def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    tables = data.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(item, Mapping) for item in tables):
+        raise ManifestError(f"{where}: {key} must be a list of tables, such as [[{key}]]")
+    return tables
+
+
+def _texts(data: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = data.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise ManifestError(f'{where}: {key} must be a list of texts, such as {key} = ["a"]')
+    return tuple(values)
+
+
+def _word(table: Mapping[str, Any], key: str, where: str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise ManifestError(f"{where}: {key} must be a text, not {value!r}")
+    return value
+
+
+def _flag(table: Mapping[str, Any], key: str, where: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ManifestError(f"{where}: {key} must be true or false, not {value!r}")
+    return value
+
+
+def _schema(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any] | None:
+    return _table(table, key, where) if key in table else None
 
 
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value:
-        raise ManifestError(f"{where}: {key} must be a text, such as {key} = \"1\"")
+        raise ManifestError(f'{where}: {key} must be a text, such as {key} = "1"')
     return value
 
 
@@ -179,7 +216,7 @@ def _plugin_id(head: Mapping[str, Any], where: str) -> str:
 
 
 def _tiers(head: Mapping[str, Any], tier: str, where: str) -> tuple[str, ...]:
-    tiers = tuple(head.get("tiers", (tier,)))
+    tiers = _texts(head, "tiers", where) if "tiers" in head else (tier,)
     wrong = [item for item in tiers if item not in TIERS]
     if wrong or tier not in tiers:
         raise ManifestError(f"{where}: tiers must list {tier!r} and only {', '.join(TIERS)}")
@@ -202,9 +239,18 @@ def _config_schema(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         if not isinstance(schema, Mapping):
             raise ManifestError(
                 f"{where} [config]: {key} must be a JSON Schema, such as "
-                f"{key} = {{ type = \"string\", default = \"\" }}"
+                f'{key} = {{ type = "string", default = "" }}'
             )
     return table
+
+
+def _capabilities(data: Mapping[str, Any], where: str) -> tuple[CapabilitySpec, ...]:
+    found = [_capability(table, where) for table in _tables(data, "capability", where)]
+    names = [spec.name for spec in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ManifestError(f"{where}: capability {name!r} is listed twice: remove one")
+    return tuple(found)
 
 
 def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
@@ -212,16 +258,18 @@ def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
     name = _text(table, "name", f"{where} [[capability]]")
     if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+", name):
         raise ManifestError(f"{where}: capability {name!r} must look like 'weather.get'")
+    place = f"{where} {name}"
+    effects: Any = _choice(table, "effects", EFFECTS, place, "once")
     return CapabilitySpec(
         name=name,
-        version=str(table.get("version", "")),
-        description=str(table.get("description", "")),
-        tool=bool(table.get("tool", False)),
-        effects=_choice(table, "effects", EFFECTS, f"{where} {name}", "once"),  # type: ignore[arg-type]  # checked against EFFECTS
-        input_schema=table.get("input"),
-        output_schema=table.get("output"),
-        resumable=bool(table.get("resumable", False)),
-        examples=tuple(table.get("examples", ())),
+        version=_word(table, "version", place),
+        description=_word(table, "description", place),
+        tool=_flag(table, "tool", place),
+        effects=effects,
+        input_schema=_schema(table, "input", place),
+        output_schema=_schema(table, "output", place),
+        resumable=_flag(table, "resumable", place),
+        examples=tuple(_tables(table, "examples", place)),
     )
 
 
@@ -229,16 +277,15 @@ def _subscription(table: Mapping[str, Any], where: str) -> SubscriptionSpec:
     place = f"{where} [[events.subscribes]]"
     check_keys(table, _TABLES["events.subscribes"], place)
     topic = _text(table, "topic", place)
-    _patterns([topic], place)
+    _patterns((topic,), place)
     qos = _choice(table, "qos", ("realtime", "batched", "background"), place, "batched")
     concurrency = table.get("concurrency", 1)
-    if not isinstance(concurrency, int) or concurrency < 1:
+    if type(concurrency) is not int or concurrency < 1:
         raise ManifestError(f"{place}: concurrency must be a whole number of at least 1")
-    return SubscriptionSpec(topic, QoS[qos.upper()], tuple(table.get("types", ())), concurrency)
+    return SubscriptionSpec(topic, QoS[qos.upper()], _texts(table, "types", place), concurrency)
 
 
-def _patterns(values: Iterable[Any], where: str) -> tuple[str, ...]:
-    patterns = tuple(str(value) for value in values)
+def _patterns(patterns: tuple[str, ...], where: str) -> tuple[str, ...]:
     for pattern in patterns:
         try:
             check_pattern(pattern)
@@ -251,11 +298,6 @@ def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
     place = f"{where} [permissions]"
     check_keys(table, PERMISSIONS, place)
     values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key == "storage":
-            values[key] = bool(value)
-        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            values[key] = tuple(value)
-        else:
-            raise ManifestError(f"{place}: {key} must be a list of texts")
+    for key in table:
+        values[key] = _flag(table, key, place) if key == "storage" else _texts(table, key, place)
     return Permissions(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -65,8 +66,9 @@ def tightest(asked: Quotas, ceiling: Mapping[str, Any]) -> Quotas:
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise ValueError(f"quota {key} must be a number of at least 0, not {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise ValueError(f"quota {key} must be a finite number of at least 0, not {value!r}")
     if key in ("cpu", "rate"):
         return float(value)
     if key in ("concurrency", "deadline_ms", "open_files") and value < 1:

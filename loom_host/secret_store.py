@@ -36,18 +36,20 @@ class Secrets:
     async def _read(self, name: str) -> str:
         source = self._settings.get(name)
         if source is None:
-            raise ConfigError(f"no secret {name!r}: add [secrets.{name}] env = \"...\" to loom.toml")
+            line = f'[secrets.{name}] env = "..."'
+            raise ConfigError(f"no secret {name!r}: add {line} to loom.toml")
         if source.env:
             value = os.environ.get(source.env)
             if value is None:
                 raise ConfigError(f"secret {name!r}: environment variable {source.env} is not set")
             return value
         if source.file:
-            return await asyncio.to_thread(_read_file, name, Path(source.file).expanduser())
+            return await asyncio.to_thread(_read_file, name, source.file)
         return await _run(name, source.command)
 
 
-def _read_file(name: str, path: Path) -> str:
+def _read_file(name: str, file: str) -> str:
+    path = Path(file).expanduser()
     try:
         mode = path.stat().st_mode
         if stat.S_IMODE(mode) & 0o077:
@@ -55,6 +57,8 @@ def _read_file(name: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"secret {name!r}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"secret {name!r}: {path} is not UTF-8 text") from error
 
 
 async def _run(name: str, command: tuple[str, ...]) -> str:
@@ -72,4 +76,7 @@ async def _run(name: str, command: tuple[str, ...]) -> str:
         raise ConfigError(f"secret {name!r}: {command[0]} gave no answer") from error
     if process.returncode:
         raise ConfigError(f"secret {name!r}: {command[0]} ended with {process.returncode}")
-    return output.decode().strip()
+    try:
+        return output.decode().strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"secret {name!r}: {command[0]} gave what is not UTF-8 text") from error

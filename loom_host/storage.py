@@ -111,8 +111,8 @@ class PluginStore:
     def put(self, key: str, value: bytes) -> bool:
         """Store it; False, changing nothing, where that would go over the limit."""
         old = self.get(key)
-        size = len(key.encode())
-        grown = self.used() + len(value) - len(old) if old is not None else self.used() + size + len(value)
+        replaced = len(old) if old is not None else -len(key.encode())
+        grown = self.used() + len(value) - replaced
         if grown > self._limit:
             return False
         self._store.put(self._prefix + key.encode(), value)

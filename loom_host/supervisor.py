@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError
+from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError, encode
 
 from .handle import PluginHandle
 from .runtimes.base import HostServices, PluginInstance, Runtime
@@ -66,12 +66,16 @@ class Supervisor:
         self._on_change = on_change
         self._grace_s = stop_grace_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._handles: list[PluginHandle] = []
         self._started: list[PluginHandle] = []
         self._settled: dict[str, asyncio.Event] = {}
 
     async def start(self, handles: Iterable[PluginHandle]) -> None:
-        """Start all; returns when every eager plugin is ready or has failed for good."""
-        handles = list(handles)
+        """Start all; returns when every eager plugin is ready or has failed once.
+
+        One that crashes or hangs at start is tried again, but nobody waits for that.
+        """
+        handles = self._handles = list(handles)
         graph = start_order(dependencies(handles))
         self._settled = {handle.name: asyncio.Event() for handle in handles}
         for handle in handles:
@@ -82,7 +86,7 @@ class Supervisor:
         )
 
     async def settled(self) -> None:
-        """Wait until every plugin has been ready or has failed for good."""
+        """Wait until every plugin has been ready or has failed once."""
         await asyncio.gather(*(event.wait() for event in self._settled.values()))
 
     async def _live(self, handle: PluginHandle, needs: set[str]) -> None:
@@ -95,13 +99,10 @@ class Supervisor:
             failures = [t for t in failures if now - t < CIRCUIT_WINDOW_S] + [now]
             if reason is None:
                 return
+            self._settled[handle.name].set()
             if len(failures) > CIRCUIT_RESTARTS:
-                self._set(
-                    handle,
-                    "failed",
-                    f"{len(failures)} failures in {CIRCUIT_WINDOW_S:.0f} s, the last: {reason}",
-                )
-                self._settled[handle.name].set()
+                many = f"{len(failures)} failures in {CIRCUIT_WINDOW_S:.0f} s"
+                self._set(handle, "failed", f"{many}, the last: {reason}")
                 return
             handle.counters.restarts += 1
             delay = backoff_s(len(failures))
@@ -116,9 +117,10 @@ class Supervisor:
             instance = await self._start_instance(handle)
         except PluginCrashed as error:
             return error.message
-        except LoomError as error:
-            log.error("%s", error.message)
-            self._set(handle, "failed", error.message)
+        except Exception as error:
+            message = encode(error).message
+            log.error("%s", message)
+            self._set(handle, "failed", message)
             self._settled[handle.name].set()
             return None
         handle.instance = instance
@@ -194,6 +196,9 @@ class Supervisor:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for handle in reversed(self._started):
             await self._stop(handle)
+        for handle in self._handles:
+            if handle.state not in ("failed", "stopped"):
+                self._set(handle, "stopped")
         self._tasks.clear()
 
     async def _stop(self, handle: PluginHandle) -> None:
@@ -204,7 +209,8 @@ class Supervisor:
         try:
             await instance.aclose(self._grace_s)
         except Exception as error:
-            log.warning("%s did not stop cleanly: %s", handle.name, error)
+            why = str(error) or type(error).__name__
+            log.warning("%s did not stop cleanly: %s", handle.name, why)
         self._set(handle, "stopped")
 
 

@@ -64,7 +64,9 @@ class Turn:
         `host_ms` is the total less the wait of the VAD's hangover and less the time that the
         plugins on the critical path measured inside themselves.
         """
-        stages = {k.removesuffix("_us"): v / 1000 for k, v in self.result.get("inside_us", {}).items()}
+        stages = {
+            k.removesuffix("_us"): v / 1000 for k, v in self.result.get("inside_us", {}).items()
+        }
         stages = {name: round(value, 1) for name, value in stages.items()}
         if not (self.first_audio_ms and self.end_of_speech_ms):
             return stages

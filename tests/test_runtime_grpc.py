@@ -386,6 +386,18 @@ async def test_a_child_that_never_listens_meets_the_start_deadline(
     assert "not ready within 1 s" in (await bench.refused("SlowStart", start_timeout_s=1)).message
 
 
+async def test_a_cancelled_start_leaves_no_child(bench: Bench, tmp_path: Path) -> None:
+    script(tmp_path, "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
+    spec = bench.spec((sys.executable, "child.py"), folder=tmp_path)
+    for seconds in (0, 0.001, 0.5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await bench.runtime.start(spec, bench.services)
+    await until(lambda: not alive(int((tmp_path / "pid").read_text())))
+    here = psutil.Process().children(recursive=True)
+    assert [child for child in here if "child.py" in child.cmdline()] == []
+
+
 async def test_a_child_with_another_token_is_refused(bench: Bench) -> None:
     error = await bench.refused((sys.executable, "wrong_token.py"))
     assert "does not know the token" in error.message

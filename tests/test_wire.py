@@ -88,7 +88,7 @@ def test_items_as_results_and_as_emits(call_id: str, item: Item) -> None:
     assert message.item
     assert message.call_id == call_id
     assert wire.item_from_proto(message) == item
-    assert wire.emit_from_proto(over_the_wire(wire.emit_to_proto(call_id, item))) == item
+    assert wire.item_from_proto(over_the_wire(wire.emit_to_proto(call_id, item))) == item
 
 
 @given(texts, results)

@@ -95,8 +95,8 @@ def plan() -> list[Recording]:
     return [
         piper("12x9_clean", loom, TWELVE),
         piper("12x9_noisy", loom, TWELVE, noise=True),
-        piper("45+17_noisy", loom, PLUS, noise=True),
-        piper("45+17_clean", loom, PLUS),
+        piper("45plus17_noisy", loom, PLUS, noise=True, hard=True),
+        piper("45plus17_clean", loom, PLUS),
         piper("100by8_noisy", loom, HUNDRED, noise=True),
         piper("100by8_clean", loom, HUNDRED),
         piper("jarvis_12x9_clean", jarvis, TWELVE),
@@ -104,15 +104,15 @@ def plan() -> list[Recording]:
         piper("no_wake_clean", None, TWELVE),
         piper("no_wake_noisy", None, MINUS, noise=True),
         piper("12x9_44100_stereo", loom, TWELVE, sample_rate=44_100, channels=2),
-        piper("45+17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True),
+        piper("45plus17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True, hard=True),
         espeak("us_f3_12x9_clean", "en-us+f3", TWELVE),
         espeak("us_f2_12x9_noisy", "en-us+f2", TWELVE, noise=True),
-        espeak("us_m_45+17_clean", "en-us", PLUS),
-        espeak("us_m3_45+17_noisy", "en-us+m3", PLUS, noise=True),
+        espeak("us_m_45plus17_clean", "en-us", PLUS),
+        espeak("us_m3_45plus17_noisy", "en-us+m3", PLUS, noise=True, hard=True),
         espeak("us_f5_100by8_clean", "en-us+f5", HUNDRED),
         espeak("us_f5_100by8_noisy", "en-us+f5", HUNDRED, noise=True),
-        espeak("gb_rp_30-12_clean", "en-gb-x-rp", MINUS),
-        espeak("us_f2_30-12_noisy", "en-us+f2", MINUS, noise=True),
+        espeak("gb_rp_30minus12_clean", "en-gb-x-rp", MINUS),
+        espeak("us_f2_30minus12_noisy", "en-us+f2", MINUS, noise=True),
         Recording("silence.wav", expectation="no_speech"),
         Recording("noise.wav", noise=True, expectation="no_speech"),
         Recording("empty.wav", expectation="invalid", sample_rate=0, channels=0),
@@ -139,7 +139,7 @@ def piper_voice_path() -> Path:
 
 @cache
 def _piper() -> Any:
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     # Before the session is made: Piper's model draws its own random numbers.
     onnxruntime.set_seed(SEED)
@@ -153,7 +153,7 @@ def synthesise(row: Recording) -> tuple[Audio, int]:
     if row.synthesiser == "piper":
         chunks = list(_piper().synthesize(row.text))
         pcm = b"".join(chunk.audio_int16_bytes for chunk in chunks)
-        rate = chunks[0].sample_rate
+        rate = int(chunks[0].sample_rate)
     else:
         # Slow and with pauses: at its own pace it slurs "times nine" into "times I".
         command = ["espeak-ng", "-v", row.voice, "-s", "130", "-g", "3", "--stdout", row.text]
@@ -161,8 +161,8 @@ def synthesise(row: Recording) -> tuple[Audio, int]:
         with wave.open(io.BytesIO(wav)) as reader:
             # espeak-ng writes a length of 2 GB when it streams; the reader stops at the end.
             pcm, rate = reader.readframes(reader.getnframes()), reader.getframerate()
-    samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], dtype="<i2").astype(np.float32) / 32768
-    return samples, rate
+    samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], dtype="<i2").astype(np.float32)
+    return samples / np.float32(32768), rate
 
 
 def resample(samples: Audio, rate: int, wanted: int) -> Audio:
@@ -187,7 +187,7 @@ def _power(samples: Audio) -> float:
 
 def _at_level(samples: Audio, dbfs: float, power: float) -> Audio:
     gain = np.sqrt(10 ** (dbfs / 10) / power)
-    return (samples * gain).astype(np.float32)
+    return samples * np.float32(gain)
 
 
 def pink_noise(count: int, rate: int, generator: np.random.Generator) -> Audio:
@@ -207,7 +207,7 @@ def room(rate: int, generator: np.random.Generator) -> Audio:
     tail[: rate // 200] = 0  # the first echo comes 5 ms later
     tail *= np.sqrt(10 ** (-DIRECT_TO_REVERB_DB / 10) / np.sum(tail**2))
     tail[0] = 1.0
-    return tail.astype(np.float32)
+    return np.asarray(tail, np.float32)
 
 
 def mixed(speech: Audio, rate: int, noisy: bool, generator: np.random.Generator) -> Audio:

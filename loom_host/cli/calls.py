@@ -11,8 +11,9 @@ from typing import Any
 
 from loom_sdk.errors import InvalidArguments, PluginUnhealthy
 
-from ..control import socket_path
-from ..host import Host
+from loom_host.control import socket_path
+from loom_host.host import Host
+
 from .common import add_json, ask_host, ask_once, print_json, settings_of
 
 
@@ -61,10 +62,14 @@ def _pair(word: str) -> tuple[str, Any]:
         return key, value
 
 
+def _read(file: str | None) -> bytes:
+    return Path(file).read_bytes() if file else b""
+
+
 async def run_call(arguments: argparse.Namespace) -> int:
     """On the running host where there is one, else on a host started for this call."""
-    payload = Path(arguments.payload).read_bytes() if arguments.payload else b""
-    request = {
+    payload = _read(arguments.payload)
+    request: dict[str, Any] = {
         "op": "call",
         "capability": arguments.capability,
         "arguments": parse_arguments(arguments.arguments),
@@ -81,7 +86,7 @@ async def run_call(arguments: argparse.Namespace) -> int:
     async with Host(settings) as host:
         result = await host.invoke(
             arguments.capability,
-            request["arguments"],  # type: ignore[arg-type]  # made above
+            request["arguments"],
             payload=payload,
             content_type=arguments.content_type,
             timeout_ms=arguments.timeout_ms,

@@ -12,9 +12,10 @@ from typing import Any
 
 from loom_sdk.errors import LoomError
 
-from .. import assembly, discovery, status
-from ..config import Settings
-from ..handle import PluginHandle
+from loom_host import assembly, discovery, status
+from loom_host.config import Settings
+from loom_host.handle import PluginHandle
+
 from .common import add_json, print_json, settings_of
 
 
@@ -96,9 +97,13 @@ def machine(handles: list[PluginHandle]) -> list[Finding]:
             found.append(Finding("note", plugin.removeprefix("*"), f"{program} is missing", fix))
     if "audio-io" in names and ctypes.util.find_library("portaudio") is None:
         fix = "apt install libportaudio2"
-        found.append(Finding("note", "audio-io", "no microphone or speaker: PortAudio is missing", fix))
+        found.append(
+            Finding("note", "audio-io", "no microphone or speaker: PortAudio is missing", fix)
+        )
     for tier in sorted(tiers & set(UNENFORCED)):
-        fix = "run it in a stricter tier" if tier == "native" else "host.require_enforced refuses it"
+        fix = (
+            "run it in a stricter tier" if tier == "native" else "host.require_enforced refuses it"
+        )
         found.append(Finding("note", tier, f"unenforced: {UNENFORCED[tier]}", fix))
     return found
 

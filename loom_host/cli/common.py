@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Settings, load_settings, merge
-from ..control import ask
+from loom_sdk.errors import PluginCrashed
+
+from loom_host.config import Settings, load_settings, merge
+from loom_host.control import ask
 
 DEFAULT_PROFILE = {"extends": "voice"}
 
@@ -31,9 +33,10 @@ def ask_host(arguments: argparse.Namespace, request: dict[str, Any]) -> AsyncIte
 
 
 async def ask_once(arguments: argparse.Namespace, request: dict[str, Any]) -> Any:
+    """The one answer. Raises PluginCrashed where the host ends before it gives one."""
     async for answer in ask_host(arguments, request):
         return answer
-    return None
+    raise PluginCrashed("the host ended before it answered: see its log")
 
 
 def print_json(data: Any) -> None:
@@ -43,9 +46,7 @@ def print_json(data: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A plain table as wide as its content."""
     texts = [[str(cell) for cell in row] for row in rows]
-    widths = [
-        max([len(title), *(len(row[i]) for row in texts)]) for i, title in enumerate(columns)
-    ]
+    widths = [max([len(title), *(len(row[i]) for row in texts)]) for i, title in enumerate(columns)]
     for row in [list(columns), *texts]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())

@@ -9,9 +9,10 @@ from typing import Any
 
 from loom_sdk.errors import ActionFailed
 
-from .. import status
-from ..host import Host
-from ..turn import Turn, ask_text, speak_file
+from loom_host import status
+from loom_host.host import Host
+from loom_host.turn import Turn, ask_text, speak_file
+
 from .common import add_json, print_json, print_table, settings_of, size
 
 QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
@@ -22,21 +23,28 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("demo", help="answer a recorded question, spoken")
     parser.add_argument("--wav", metavar="FILE", help="any recording; default a shipped one")
     parser.add_argument("--out", metavar="FILE", default="answer.wav", help="the spoken answer")
-    parser.add_argument("--text", nargs="?", const="What is 12 times 9?", metavar="QUESTION",
-                        help="a typed question instead of a recording")  # fmt: skip
-    parser.add_argument("--pace", choices=("realtime", "fast"), default="realtime",
-                        help="feed the recording as it was spoken, or as fast as possible")  # fmt: skip
+    parser.add_argument(
+        "--text",
+        nargs="?",
+        const="What is 12 times 9?",
+        metavar="QUESTION",
+        help="a typed question instead of a recording",
+    )
+    parser.add_argument(
+        "--pace",
+        choices=("realtime", "fast"),
+        default="realtime",
+        help="feed the recording as it was spoken, or as fast as possible",
+    )
     add_json(parser)
     parser.set_defaults(handler=run)
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    wav = Path(arguments.wav) if arguments.wav else QUESTION
-    out = Path(arguments.out).absolute()
-    overrides = {"plugins": {"audio-io": {"config": {"sink": "wav", "sink_path": str(out)}}}}
+    wav = _recording(arguments)
+    sink = {"sink": "wav", "sink_path": _absolute(arguments.out)}
+    overrides = {"plugins": {"audio-io": {"config": sink}}}
     settings = settings_of(arguments.config, overrides)
-    if not arguments.text and not wav.is_file():
-        raise ActionFailed(f"{wav}: no such file", code="AUDIO_FILE_MISSING")
     print("starting the host and its plugins", file=sys.stderr)
     async with Host(settings) as host:
         await _warm(host)
@@ -52,6 +60,17 @@ async def run(arguments: argparse.Namespace) -> int:
     else:
         _print(report)
     return _exit_code(turn)
+
+
+def _recording(arguments: argparse.Namespace) -> Path:
+    wav = Path(arguments.wav) if arguments.wav else QUESTION
+    if not arguments.text and not wav.is_file():
+        raise ActionFailed(f"{wav}: no such file", code="AUDIO_FILE_MISSING")
+    return wav
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 async def _warm(host: Host) -> None:
@@ -79,7 +98,9 @@ def _print(report: dict[str, Any]) -> None:
         ("answer", report["answer"]),
     ]
     if report["audio_out"]:
-        rows.append(("audio", f"{report['audio_out']['path']} ({report['audio_out']['seconds']} s)"))
+        rows.append(
+            ("audio", f"{report['audio_out']['path']} ({report['audio_out']['seconds']} s)")
+        )
     for name, text in rows:
         print(f"{name:>8}  {text}")
     print(f"{'stages':>8}  " + "  ".join(f"{k} {v}" for k, v in report["stages"].items()))

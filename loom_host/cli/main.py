@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_ERROR
+    except OSError as error:
+        print(f"loom: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_ERROR
 
 
 def _config_path(given: str | None) -> Path | None:

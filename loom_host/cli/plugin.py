@@ -10,8 +10,9 @@ from typing import Any
 
 from loom_sdk.errors import ManifestError
 
-from .. import assembly, discovery
-from ..manifest import load_manifest
+from loom_host import assembly, discovery
+from loom_host.manifest import load_manifest
+
 from .common import add_json, print_json, print_table, settings_of
 
 
@@ -27,16 +28,20 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    from ..runtimes.wasm.build import build_plugin
+    from loom_host.runtimes.wasm.build import build_component, is_current, wit_dir
 
     folder = Path(arguments.folder)
     manifest = load_manifest(folder / "plugin.toml")
     if "wasm" not in manifest.tiers or not isinstance(manifest.entry, str):
         raise ManifestError(f"{folder}/plugin.toml does not claim the wasm tier: add it to tiers")
+    out = folder / "build" / f"{manifest.entry.partition(':')[0]}.wasm"
+    if is_current(folder, manifest.entry, out):
+        print(f"{out} is up to date")
+        return 0
     began = time.monotonic()
     print(f"building {manifest.id}", file=sys.stderr)
-    path = build_plugin(folder, manifest.entry)
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s)")
+    build_component(folder, manifest.entry, out, wit_dir())
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s)")
     return 0
 
 

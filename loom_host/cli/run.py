@@ -9,8 +9,9 @@ import signal
 import sys
 from typing import Any
 
-from ..control import ControlServer
-from ..host import Host
+from loom_host.control import ControlServer
+from loom_host.host import Host
+
 from .common import settings_of
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from loom_sdk.errors import CapabilityError
 
-from ..telemetry import Span, waterfall
+from loom_host.telemetry import Span, waterfall
+
 from .common import add_json, ask_once, print_json, print_table, size
 
 

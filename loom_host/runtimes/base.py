@@ -17,7 +17,7 @@ from loom_sdk import Call, Event, Result
 from loom_sdk.context import AsyncPort as HostServices
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 
-from ..quotas import Quotas
+from loom_host.quotas import Quotas
 
 __all__ = [
     "Declaration",

@@ -21,8 +21,9 @@ class FakeInstance:
     """Serves from the tables; `crash` ends it as a dying process would."""
 
     def __init__(
-        self, services: HostServices, serve: Mapping[str, Serve], hear: Hear | None
+        self, plugin_id: str, services: HostServices, serve: Mapping[str, Serve], hear: Hear | None
     ) -> None:
+        self.plugin_id = plugin_id
         self.services = services
         self._serve, self._hear = serve, hear
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -41,7 +42,9 @@ class FakeInstance:
             await asyncio.wait({task, self._exit}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise PluginCrashed(f"the plugin ended: {self._exit.result()}", plugin_id="fake")
+            raise PluginCrashed(
+                f"the plugin ended: {self._exit.result()}", plugin_id=self.plugin_id
+            )
         finally:
             task.cancel()
 
@@ -89,7 +92,8 @@ class FakeRuntime:
     async def start(self, spec: PluginSpec, services: HostServices) -> FakeInstance:
         if self.failures:
             raise self.failures.pop(0)
-        instance = FakeInstance(services, self.serve.get(spec.name, {}), self.hear.get(spec.name))
+        serve, hear = self.serve.get(spec.name, {}), self.hear.get(spec.name)
+        instance = FakeInstance(spec.id, services, serve, hear)
         self.started.setdefault(spec.name, []).append(instance)
         return instance
 

@@ -32,7 +32,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -54,7 +55,11 @@ class Worker:
         return future
 
     def stop(self) -> None:
+        """End after the job in hand."""
         self._jobs.put(None)
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
 
 def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
@@ -77,7 +82,8 @@ class NativeInstance:
         self._spec = spec
         self._driver = Driver(plugin, identity, bridge, services)
         self._idle: list[Worker] = []
-        self._abandoned = 0
+        self._abandoned: list[Worker] = []
+        self._abandoned_total = 0
         self.declaration = Declaration(
             tuple(self._driver.capabilities), tuple(self._driver.subscriptions)
         )
@@ -94,8 +100,9 @@ class NativeInstance:
         try:
             answer = await worker.submit(work)
         except asyncio.CancelledError:
-            self._abandoned += 1
             worker.stop()
+            self._abandoned_total += 1
+            self._abandoned.append(worker)
             raise
         except BaseException:
             self._idle.append(worker)
@@ -119,7 +126,7 @@ class NativeInstance:
                 result = await self._run(lambda: self._driver.invoke(bound, call))
         except LoomError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(self._spec.name, error) from error
         self._check_output(result)
         return result
@@ -152,34 +159,39 @@ class NativeInstance:
                 await self._run(lambda: self._driver.handle_event(bound, event))
         except LoomError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(self._spec.name, error) from error
         return int((loop.time() - began) * 1_000_000)
 
     async def health(self) -> str:
+        self._abandoned = [worker for worker in self._abandoned if worker.alive()]
         if self._abandoned:
-            return f"{self._abandoned} blocked thread(s) abandoned"
-        return self._driver.plugin.health()
+            return f"{len(self._abandoned)} blocked thread(s) abandoned"
+        return str(self._driver.plugin.health())
 
     async def wait_exit(self) -> str:
         """Native code ends only with the host."""
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return ""
 
     async def aclose(self, grace_s: float) -> None:
         method, context, is_async = self._driver.lifecycle("stop")
         stopping = method(context) if is_async else self._run(lambda: method(context))
         try:
-            await asyncio.wait_for(stopping, grace_s)
+            async with asyncio.timeout(grace_s):
+                await stopping
+        except SystemExit as error:
+            raise _failed(self._spec.name, error) from error
         finally:
             for worker in self._idle:
                 worker.stop()
             self._idle.clear()
 
     def usage(self) -> Usage:
-        return Usage(extra={"abandoned_threads": self._abandoned})
+        return Usage(extra={"abandoned_threads": self._abandoned_total})
 
 
-def _failed(name: str, error: Exception) -> ActionFailed:
+def _failed(name: str, error: BaseException) -> ActionFailed:
     return ActionFailed(f"{name} raised {type(error).__name__}: {error}")
 
 
@@ -188,25 +200,25 @@ class NativeRuntime:
 
     tier = "native"
 
-    def __init__(self) -> None:
-        self._importer = Worker("loom-import")
-
     async def start(self, spec: PluginSpec, services: HostServices) -> NativeInstance:
+        importer = Worker(f"loom-import-{spec.name}")  # its own: an import may hang
         try:
-            plugin = await self._importer.submit(lambda: _create(spec))
+            plugin = await importer.submit(lambda: _create(spec))
             plugin.config = dict(spec.config)
             instance = NativeInstance(spec, plugin, services)
             await instance.start()
         except LoomError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginLoadError(
                 f"{spec.name} did not start: {type(error).__name__}: {error}", plugin_id=spec.id
             ) from error
+        finally:
+            importer.stop()
         return instance
 
     async def aclose(self) -> None:
-        self._importer.stop()
+        """Nothing is shared."""
 
 
 def _create(spec: PluginSpec) -> Plugin:

@@ -106,7 +106,7 @@ class _Host(pb_grpc.HostServicer):  # type: ignore[misc]  # generated, untyped
 
     @_served
     async def Emit(self, client: _Client, request: Any) -> Any:
-        await client.services.emit(request.call_id, wire.emit_from_proto(request))
+        await client.services.emit(request.call_id, wire.item_from_proto(request))
         return pb.Empty()
 
     @_served

@@ -70,6 +70,7 @@ class GrpcInstance:
         self._metadata = ((TOKEN_KEY, token),)
         self._calls: set[Any] = set()
         self._closing = False
+        self._winding: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         child.exited.add_done_callback(self._on_exit)
 
@@ -91,9 +92,8 @@ class GrpcInstance:
         """
         request = wire.call_to_proto(call)
         sent = 0
-        async with self._in_flight(
-            call.id, lambda: self._stub.Invoke(request, **self._with)
-        ) as rpc:
+        start = lambda: self._stub.Invoke(request, **self._with)  # noqa: E731
+        async with self._in_flight(call.id, start, call.remaining_ms) as rpc:
             async for message in rpc:
                 sent += wire.size_of(message)
                 if sent > self._spec.quotas.output_bytes:
@@ -108,7 +108,7 @@ class GrpcInstance:
     async def handle_event(self, event: Event) -> int:
         request = wire.event_to_proto(event)
         start = lambda: self._stub.HandleEvent(request, **self._with)  # noqa: E731
-        async with self._in_flight(event.id, start) as rpc:
+        async with self._in_flight(event.id, start, self._spec.quotas.deadline_ms) as rpc:
             return wire.response_from_proto(await rpc)
 
     async def health(self) -> str:
@@ -160,6 +160,9 @@ class GrpcInstance:
                     await asyncio.shield(self.child.exited)
 
     async def _finish(self) -> None:
+        for task in tuple(self._winding):
+            task.cancel()
+        await asyncio.gather(*self._winding, return_exceptions=True)
         await self.child.aclose()
         await self.channel.close(None)
         self._release()
@@ -171,8 +174,11 @@ class GrpcInstance:
             self._ended.set_result(exited.result())
 
     @asynccontextmanager
-    async def _in_flight(self, call_id: str, start: Callable[[], Any]) -> AsyncIterator[Any]:
+    async def _in_flight(
+        self, call_id: str, start: Callable[[], Any], remaining_ms: int
+    ) -> AsyncIterator[Any]:
         """One RPC: ended by the child's death, by cancellation or by its own end; errors typed."""
+        deadline = time.monotonic() + remaining_ms / 1000
         if self._closing or self.child.exited.done():
             raise PluginUnhealthy(f"{self._spec.id} is not running", plugin_id=self._spec.id)
         rpc = None
@@ -183,8 +189,9 @@ class GrpcInstance:
         except asyncio.CancelledError:
             if self.child.exited.done() and not _was_cancelled():
                 raise self._death() from None
-            rpc and rpc.cancel()
-            await self._wind_down(call_id)
+            if rpc is not None:
+                rpc.cancel()
+            await self._give_up(call_id, deadline - time.monotonic())
             raise
         except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
             raise await self._explain(error) from error
@@ -217,11 +224,20 @@ class GrpcInstance:
         text = f"{plugin_id} ended during the call ({child.exited.result()}){child.tail()}"
         return PluginCrashed(text, plugin_id=plugin_id)
 
-    async def _wind_down(self, call_id: str) -> None:
+    async def _give_up(self, call_id: str, left_s: float) -> None:
+        """Out of time: stop it now. Else nobody wants the answer: it may end in its own time."""
+        if left_s <= CANCEL_GRACE_S:
+            await self._wind_down(call_id, CANCEL_GRACE_S)
+            return
+        task = asyncio.create_task(self._wind_down(call_id, left_s))
+        self._winding.add(task)
+        task.add_done_callback(self._winding.discard)
+
+    async def _wind_down(self, call_id: str, grace_s: float) -> None:
         """After a cancellation: the child must stop working on the call, or be stopped."""
-        reason = f"killed: a cancelled call did not stop within {CANCEL_GRACE_S * 1000:.0f} ms"
+        reason = f"killed: a cancelled call did not stop within {grace_s * 1000:.0f} ms"
         try:
-            async with asyncio.timeout(CANCEL_GRACE_S):
+            async with asyncio.timeout(grace_s):
                 while await self._still_runs(call_id):  # noqa: ASYNC110  # it is the child's state
                     await asyncio.sleep(0.01)
         except TimeoutError:

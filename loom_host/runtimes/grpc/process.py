@@ -100,15 +100,29 @@ class ChildProcess:
             popen.kill()
             popen.wait()
             raise
-        await child._follow()
+        try:
+            await child._follow()
+        except BaseException:  # also a cancelled start: nobody else knows the child yet
+            await asyncio.shield(child.aclose())
+            raise
         return child
 
     async def _follow(self) -> None:
         """Read the output first, so that its end can be quoted, then wait for the exit."""
-        for name, pipe in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr)):
-            _, lines = await self._loop.connect_read_pipe(partial(_Lines, self, name), pipe)
-            self._pipes.append(lines)
-        self._loop.add_reader(self._pidfd, self._on_exit)
+        outputs = {"stdout": self._popen.stdout, "stderr": self._popen.stderr}
+        try:
+            for name, pipe in outputs.items():
+                _, lines = await self._loop.connect_read_pipe(partial(_Lines, self, name), pipe)
+                self._pipes.append(lines)
+        except BaseException:
+            for lines in self._pipes:
+                lines.close()
+            for pipe in outputs.values():
+                if pipe is not None:
+                    pipe.close()
+            raise
+        finally:
+            self._loop.add_reader(self._pidfd, self._on_exit)
 
     def kill(self, reason: str) -> None:
         """End the whole group now; `reason` is what `exited` will say."""

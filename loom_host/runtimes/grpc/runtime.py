@@ -63,9 +63,7 @@ class GrpcRuntime:
 
     def __init__(self, folder: Path) -> None:
         self._wanted = folder
-        self._folder: Path | None = None
-        self._host: HostServer | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[HostServer] | None = None
 
     async def start(self, spec: PluginSpec, services: HostServices) -> GrpcInstance:
         """Start the child and Init it within `spec.start_timeout_s`.
@@ -77,7 +75,7 @@ class GrpcRuntime:
         """
         host = await self._open()
         command = _command(spec)
-        seat = _Seat(self._private_folder(), host.admit(spec.id, services))
+        seat = _Seat(_private_folder(host.socket.parent), host.admit(spec.id, services))
 
         def release() -> None:
             host.revoke(seat.token)
@@ -98,29 +96,32 @@ class GrpcRuntime:
 
     async def aclose(self) -> None:
         """Close the host's socket and remove the folder; all instances are closed already."""
-        host, self._host = self._host, None
-        if host is not None:
-            await host.aclose()
-        if self._folder is not None:
-            with suppress(OSError):
-                (self._folder / "host.sock").unlink(missing_ok=True)
-                self._folder.rmdir()
-            self._folder = None
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        host = await opening
+        await host.aclose()
+        with suppress(OSError):
+            host.socket.unlink(missing_ok=True)
+            host.socket.parent.rmdir()
 
     async def _open(self) -> HostServer:
-        async with self._opening:
-            if self._host is None:
-                self._folder = _runtime_folder(self._wanted)
-                host = HostServer(self._folder / "host.sock")
-                await host.start()
-                self._host = host
-        return self._host
+        """The one server of all children; a start that is cancelled does not undo it."""
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.create_task(_open_host(self._wanted))
+        return await asyncio.shield(self._opening)
 
-    def _private_folder(self) -> Path:
-        assert self._folder is not None
-        folder = Path(tempfile.mkdtemp(prefix="p-", dir=self._folder))
-        (folder / "tmp").mkdir()
-        return folder
+
+async def _open_host(wanted: Path) -> HostServer:
+    host = HostServer(_runtime_folder(wanted) / "host.sock")
+    await host.start()
+    return host
+
+
+def _private_folder(parent: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="p-", dir=parent))
+    (folder / "tmp").mkdir()
+    return folder
 
 
 def _runtime_folder(wanted: Path) -> Path:
@@ -202,7 +203,7 @@ async def _initialise(
     """Wait until the child listens, Init it and take what it declares."""
     work = asyncio.ensure_future(_init(instance, _request(spec, host_socket), seat))
     try:
-        ends = {work, asyncio.shield(instance.child.exited)}
+        ends: set[asyncio.Future[Any]] = {work, instance.child.exited}
         limit = spec.start_timeout_s
         await asyncio.wait(ends, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         response = work.result() if work.done() else None
@@ -244,7 +245,7 @@ def _accept(instance: GrpcInstance, spec: PluginSpec, response: Any) -> None:
 
 async def _settle(child: ChildProcess) -> None:
     """A lost connection mostly means that the process is about to end: wait for that news."""
-    await asyncio.wait({asyncio.shield(child.exited)}, timeout=0.2)
+    await asyncio.wait({child.exited}, timeout=0.2)
 
 
 def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginLoadError:

@@ -20,6 +20,19 @@ TOOL_VERSION = "0.25.1"
 WORLD = "loom-plugin"
 _APP = "loom_guest_app"
 _SDK = Path(loom_sdk.__file__).parent
+_SDK_MODULES = (
+    "__init__",
+    "calls",
+    "context",
+    "driver",
+    "errors",
+    "events",
+    "guest",
+    "plugin",
+    "schema",
+    "topics",
+)
+"""The part of loom_sdk that runs in a guest; the rest speaks to processes and files."""
 _BUILD_TIMEOUT_S = 300
 _RUN = "import componentize_py; componentize_py.script()"
 
@@ -46,14 +59,28 @@ def ensure_component(folder: Path, entry: str, cache_dir: Path) -> Path:
     if entry.endswith(".wasm"):
         return _existing(folder / entry)
     module, wit = _module(folder, entry), wit_dir()
-    digest = inputs_hash(folder, entry, wit)
     shipped = folder / "build" / f"{module}.wasm"
-    if shipped.is_file() and _recorded(shipped) == digest:
+    if is_current(folder, entry, shipped):
         return shipped
+    digest = inputs_hash(folder, entry, wit)
     out = cache_dir / f"{module}-{digest[:16]}.wasm"
     if not (out.is_file() and _recorded(out) == digest):
         build_component(folder, entry, out, wit)
     return out
+
+
+def build_plugin(folder: Path, entry: str) -> Path:
+    """Build into `folder/build`, where `ensure_component` finds it; returns the component."""
+    if entry.endswith(".wasm"):
+        return _existing(folder / entry)
+    out = folder / "build" / f"{_module(folder, entry)}.wasm"
+    build_component(folder, entry, out, wit_dir())
+    return out
+
+
+def is_current(folder: Path, entry: str, made: Path) -> bool:
+    """Whether `made` was built from these very sources."""
+    return made.is_file() and _recorded(made) == inputs_hash(folder, entry, wit_dir())
 
 
 def build_component(folder: Path, entry: str, out: Path, wit: Path) -> None:
@@ -69,8 +96,9 @@ def build_component(folder: Path, entry: str, out: Path, wit: Path) -> None:
     out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="loom-build-") as temporary:
         work = Path(temporary)
-        ignored = shutil.ignore_patterns("_proto", "__pycache__")
-        shutil.copytree(_SDK, work / "loom_sdk", ignore=ignored)
+        (work / "loom_sdk").mkdir()
+        for name in _SDK_MODULES:
+            shutil.copy(_SDK / f"{name}.py", work / "loom_sdk")
         (work / f"{_APP}.py").write_text(
             f"from loom_sdk import guest\nfrom {module} import {attribute}\n\n"
             f"Plugin = guest.bind({attribute})\n"
@@ -83,18 +111,19 @@ def build_component(folder: Path, entry: str, out: Path, wit: Path) -> None:
 def inputs_hash(folder: Path, entry: str, wit: Path) -> str:
     """Hash of all that a build is made from: sources, SDK, WIT, entry and tool version."""
     digest = hashlib.sha256(f"{entry}\n{WORLD}\n{TOOL_VERSION}\n".encode())
-    for root, pattern in ((folder, "**/*.py"), (_SDK, "*.py"), (wit, "*.wit")):
-        for path in _sources(root, pattern):
-            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for root, path in _sources(folder, wit):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _sources(root: Path, pattern: str) -> Iterator[Path]:
-    for path in sorted(root.glob(pattern)):
-        parts = path.relative_to(root).parts
+def _sources(folder: Path, wit: Path) -> Iterator[tuple[Path, Path]]:
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).parts
         if "__pycache__" not in parts and parts[0] != "build":
-            yield path
+            yield folder, path
+    yield from ((_SDK, _SDK / f"{name}.py") for name in _SDK_MODULES)
+    yield from ((wit, path) for path in sorted(wit.glob("*.wit")))
 
 
 def _existing(path: Path) -> Path:

@@ -149,7 +149,6 @@ class Guest:
         self._engine, self._loaded, self._limits = engine, loaded, limits
         self._host = HostImports(port, limits.plugin_id, limits.output_bytes)
         self.dead = False
-        self.received = 0
         self._functions: dict[str, Any] = {}
         self._linker, self._addresses = linker, frozenset[int]()
         self._store = Store(engine.wasmtime)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,8 +40,9 @@ T = TypeVar("T")
 STOP_GRACE_S = 0.25
 """How long a cancelled call may take to leave the guest before its thread is abandoned."""
 HIGH_WATER = 0.75
-"""Part of the memory quota above which an instance is renewed between calls."""
-_LEAK_CHECK_BYTES = 1024**2
+"""Part of the room to grow above which a guest is renewed between calls: componentize-py keeps
+every `list<u8>` that a guest sends."""
+_MEMORY_CHECK_S = 0.25
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -61,8 +63,8 @@ class WasmInstance:
         self._linker: Any = None
         self._guest: Guest | None = None
         self._closed = False
-        self._received = self._peak = self._calls = self._abandoned = 0
-        self._starts, self._cpu_s = 0, 0.0
+        self._peak = self._calls = self._abandoned = self._starts = 0
+        self._at_start, self._next_check, self._cpu_s = 0, 0.0, 0.0
         self.declaration = Declaration()
         self.enforcement: Mapping[str, str] = dict.fromkeys(_ENFORCED, "enforced")
 
@@ -82,7 +84,6 @@ class WasmInstance:
         assert self._loaded is not None
         if self._guest is not None:
             self._guest.close()
-        self._received = 0
         self._port.ticket = ticket
         guest = self._guest = Guest(
             self._engine, self._loaded, self._linker, self._port, self._limits
@@ -94,6 +95,7 @@ class WasmInstance:
             guest.dead = True
             raise
         self._starts += 1
+        self._at_start = guest.memory_bytes()
         negotiate([answer["api-version"]], self._spec.id)
         return _declaration(answer)
 
@@ -155,13 +157,14 @@ class WasmInstance:
             self._cpu_s += ticket.cpu_used_s()
 
     def _above_high_water(self) -> bool:
-        """componentize-py keeps every `list<u8>` result: look once enough have passed."""
-        if self._guest is None or self._received < _LEAK_CHECK_BYTES:
+        """Looks at most four times a second: reading the kernel's map takes half a millisecond."""
+        if self._guest is None or time.monotonic() < self._next_check:
             return False
-        self._received = 0
+        self._next_check = time.monotonic() + _MEMORY_CHECK_S
         used = self._guest.memory_bytes()
         self._peak = max(self._peak, used)
-        return used > self._spec.quotas.memory * HIGH_WATER
+        room = max(0, self._spec.quotas.memory - self._at_start)
+        return used > self._at_start + room * HIGH_WATER
 
     def _new_ticket(self, call_id: str, remaining_ms: int, traceparent: str) -> Ticket:
         timeout_ms = min(remaining_ms, self._spec.quotas.deadline_ms)
@@ -173,7 +176,6 @@ class WasmInstance:
 
         def work() -> Result:
             answer = self._serve("invoke", record, ticket)
-            self._received += len(answer["payload"])
             return self._result(answer, ticket)
 
         return await self._run(ticket, work)

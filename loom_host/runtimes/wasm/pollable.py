@@ -65,6 +65,12 @@ _WAT = """
               (i32.shl (local.get $last) (i32.const 2)))))
           (then (i32.store (i32.const 4) (local.get $last))))
         (br_if $again (i32.eqz (i32.load (i32.const 4)))))
+      (loop $next_borrow  ;; borrowed handles are given back before the answer
+        (if (local.get $n) (then
+          (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+          (call $drop (i32.load
+            (i32.add (local.get $in) (i32.shl (local.get $n) (i32.const 2)))))
+          (br $next_borrow))))
       (i32.const 0))
     (func (export "reset") (param i32) (global.set $next (i32.const 16))))
   (core instance $wait (instantiate $Wait
@@ -75,7 +81,7 @@ _WAT = """
       (export "drop" (func $drop_core))))))
   (func (export "wait") (param "in" (list (borrow $pollable))) (result (list u32))
     (canon lift (core func $wait "wait") (memory $m) (realloc $realloc)
-      (post-return (func $wait "reset")))))
+      (post-return (core func $wait "reset")))))
 """
 
 

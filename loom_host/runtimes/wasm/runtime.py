@@ -18,14 +18,14 @@ class WasmRuntime:
     """Loads a `.wasm` component, or builds one from `module:Class`.
 
     Args:
-        cache_dir: for built and precompiled components, private to this user; None for
-            `$XDG_CACHE_HOME/loom/wasm`, else `~/.cache/loom/wasm`.
+        cache_dir: its folder `wasm` holds built and precompiled components and is made private to
+            this user; None for `$XDG_CACHE_HOME/loom`, else `~/.cache/loom`.
     """
 
     tier = "wasm"
 
     def __init__(self, cache_dir: Path | None = None) -> None:
-        self._cache_dir = cache_dir or default_folder()
+        self._cache_dir = default_folder() if cache_dir is None else cache_dir / "wasm"
         self._engine: Engine | None = None
 
     async def start(self, spec: PluginSpec, services: HostServices) -> WasmInstance:

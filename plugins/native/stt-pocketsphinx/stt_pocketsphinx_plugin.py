@@ -9,6 +9,9 @@ from loom_sdk import Context, Plugin, Result, capability
 from loom_sdk.errors import ActionFailed, InvalidArguments, ModelMissing, PluginLoadError
 
 SAMPLE_RATE = 16_000
+BEAM = {"maxhmmpf": 3000, "maxwpf": 20}
+"""States and words kept per frame (unlimited by default): same text on clean speech, and noise
+takes a quarter of the time."""
 SHORTEST_MS = 100
 """Nothing shorter holds a word."""
 SILENCE = 33
@@ -35,7 +38,7 @@ class PocketSphinx(Plugin):
             ) from error
         paths = self._paths()
         try:
-            self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", **paths)
+            self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", **BEAM, **paths)
         except RuntimeError as error:
             raise PluginLoadError(f"PocketSphinx refused its model: {error}") from error
 

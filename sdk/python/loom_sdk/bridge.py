@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from .calls import Call, Item, Result
@@ -22,6 +22,11 @@ class Bridge:
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def _close(self, items: AsyncIterator[Item]) -> None:
+        """End a stream that was left early; does not wait, the loop's own thread may be here."""
+        if isinstance(items, AsyncGenerator) and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(items.aclose(), self._loop)
+
     def publish(self, event: Event, call_id: str) -> int:
         return self._wait(self._port.publish(event, call_id))
 
@@ -34,8 +39,11 @@ class Bridge:
         async def following() -> Item | None:
             return await anext(items, None)
 
-        while (item := self._wait(following())) is not None:
-            yield item
+        try:
+            while (item := self._wait(following())) is not None:
+                yield item
+        finally:
+            self._close(items)
 
     def emit(self, call_id: str, item: Item) -> None:
         self._wait(self._port.emit(call_id, item))

@@ -178,9 +178,7 @@ class _Base:
     ) -> Call:
         remaining = self.remaining_ms()
         if self._call is not None and remaining <= 0:
-            raise DeadlineExceeded(
-                f"no time left to invoke {capability}", plugin_id=self.plugin_id
-            )
+            raise DeadlineExceeded(f"no time left to invoke {capability}", plugin_id=self.plugin_id)
         if timeout_ms is not None:
             remaining = min(remaining, timeout_ms) if self._call else timeout_ms
         return Call(
@@ -209,7 +207,8 @@ class Context(_Base):
         Args:
             fields: `metadata`, `tags`, `priority`, `confidence` of `Event`.
         """
-        return self._port.publish(self._event(type, payload, fields | {"topic": topic}), self._call_id)
+        event = self._event(type, payload, fields | {"topic": topic})
+        return self._port.publish(event, self._call_id)
 
     def invoke(
         self,
@@ -340,9 +339,7 @@ class AsyncContext(_Base):
         )
 
     async def emit(self, output: Any = None, payload: bytes = b"", content_type: str = "") -> None:
-        await self._port.emit(
-            self._call_id, Item(output, payload, content_type, self.elapsed_us())
-        )
+        await self._port.emit(self._call_id, Item(output, payload, content_type, self.elapsed_us()))
 
     async def http_request(
         self,

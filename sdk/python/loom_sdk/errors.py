@@ -1,13 +1,13 @@
 """Every error that Loom raises, in one tree, with the one table that maps them to the wire.
 
-    LoomError
-      ConfigError  ManifestError  ModelMissing
-      PluginError(plugin_id)
-        PluginLoadError  PluginCrashed  PluginUnhealthy  ProtocolMismatch
-        PermissionDenied(permission)  QuotaExceeded(quota, limit, used)  DeadlineExceeded
-      CapabilityError
-        CapabilityNotFound  InvalidArguments  ActionFailed(code)  NoProvider  OutcomeUnknown
-      BusError  StorageError
+LoomError
+  ConfigError  ManifestError  ModelMissing
+  PluginError(plugin_id)
+    PluginLoadError  PluginCrashed  PluginUnhealthy  ProtocolMismatch
+    PermissionDenied(permission)  QuotaExceeded(quota, limit, used)  DeadlineExceeded
+  CapabilityError
+    CapabilityNotFound  InvalidArguments  ActionFailed(code)  NoProvider  OutcomeUnknown
+  BusError  StorageError
 """
 
 from __future__ import annotations

@@ -148,11 +148,18 @@ class Guest:
     """The `plugin` interface of the WIT for one plugin class."""
 
     kind: type[Plugin] = Plugin
+    driver: Driver
+    """Its tables are made while the component is built, so that `init` finds them ready."""
+    _only: Guest | None = None
+    _started = False
+    _quotas: Mapping[str, int] = {}
+    _plugin_id = ""
 
-    def __init__(self) -> None:
-        self._driver: Driver | None = None
-        self._quotas: dict[str, int] = {}
-        self._plugin_id = ""
+    def __new__(cls) -> Guest:
+        """componentize-py asks for an instance per call; the plugin's state needs one for good."""
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+        return cls._only
 
     def init(self, request: Any) -> Any:
         fresh_id_prefix()
@@ -166,12 +173,13 @@ class Guest:
 
     def _start(self, request: Any) -> Any:
         version = negotiate(request.api_versions, self._plugin_id)
-        plugin = self.kind()
-        plugin.config = json.loads(request.config or "{}")
-        driver = Driver(plugin, Identity(self._plugin_id), HostPort())
+        driver = self.driver
+        driver.plugin = self.kind()
+        driver.plugin.config = json.loads(request.config or "{}")
+        driver._identity = Identity(self._plugin_id)
         method, context, _ = driver.lifecycle("start")
         method(context)
-        self._driver = driver
+        self._started = True
         return types.InitResponse(
             api_version=version,
             capabilities=[_capability(spec) for spec in driver.capabilities],
@@ -180,9 +188,9 @@ class Guest:
 
     @property
     def _ready(self) -> Driver:
-        if self._driver is None:
+        if not self._started:
             raise PluginLoadError(f"{self._plugin_id or 'this plugin'} was not initialised")
-        return self._driver
+        return self.driver
 
     def invoke(self, call: Any) -> Any:
         try:
@@ -241,8 +249,8 @@ class Guest:
         return types.HealthStatus(healthy=not sick, message=sick, memory_bytes=0)
 
     def shutdown(self) -> None:
-        if self._driver is not None:
-            method, context, _ = self._driver.lifecycle("stop")
+        if self._started:
+            method, context, _ = self.driver.lifecycle("stop")
             method(context)
 
     def _refuse(self, error: BaseException) -> NoReturn:
@@ -280,7 +288,8 @@ def bind(kind: type[Plugin]) -> type[Guest]:
             "run; write `def`, which runs in every tier"
         )
     _keep_sources()
-    return type("Plugin", (Guest,), {"kind": kind})
+    driver = Driver(kind.__new__(kind), Identity(""), HostPort())
+    return type("Plugin", (Guest,), {"kind": kind, "driver": driver})
 
 
 def _keep_sources() -> None:

@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, Union
 
 from .errors import ManifestError
@@ -137,10 +138,14 @@ def coercions(method: Callable[..., Any]) -> dict[str, Callable[[Any], Any]]:
     """For each parameter that is a dataclass: how to build it from its JSON object."""
     hints = typing.get_type_hints(method)
     return {
-        name: (lambda value, kind=hints[name]: kind(**value))
+        name: partial(_build, hints[name])
         for name in _parameters(method)
         if dataclasses.is_dataclass(hints.get(name))
     }
+
+
+def _build(kind: Callable[..., Any], value: Mapping[str, Any]) -> Any:
+    return kind(**value)
 
 
 def _parameters(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:

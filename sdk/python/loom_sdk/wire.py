@@ -130,7 +130,7 @@ def item_to_proto(call_id: str, item: Item) -> pb.ActionResult:
     )
 
 
-def item_from_proto(message: pb.ActionResult) -> Item:
+def item_from_proto(message: pb.ActionResult | pb.EmitRequest) -> Item:
     output = loads(message.output, "an emitted item")
     return Item(output, message.payload, message.content_type, message.elapsed_us)
 
@@ -143,11 +143,6 @@ def emit_to_proto(call_id: str, item: Item) -> pb.EmitRequest:
         content_type=item.content_type,
         elapsed_us=item.elapsed_us,
     )
-
-
-def emit_from_proto(message: pb.EmitRequest) -> Item:
-    output = loads(message.output, "an emitted item")
-    return Item(output, message.payload, message.content_type, message.elapsed_us)
 
 
 def result_to_proto(call_id: str, result: Result) -> pb.ActionResult:
