@@ -75,8 +75,12 @@ class Recording:
     """Position of the first and the last voiced sample."""
 
 
-def _asked(synthesiser: str, voice: str, wake: str | None, text: str, **other: Any) -> Recording:
-    said = f"{wake[0].upper()}{wake[1:]}, {text}" if wake else text[0].upper() + text[1:]
+def _asked(
+    synthesiser: str, voice: str, wake: str | None, text: str, pause: bool = False, **other: Any
+) -> Recording:
+    """`pause`: the voice stops behind the wake phrase for longer than the detector's hangover."""
+    said = f"{wake}, {text}" if wake and pause else f"{wake} {text}" if wake else text
+    said = said[0].upper() + said[1:]
     expectation: Expectation = "answer" if wake else "no_wake"
     row = Recording("", synthesiser, voice, said, wake, ANSWERS[text] if wake else None)
     return replace(row, expectation=expectation, **other)
@@ -99,15 +103,15 @@ def plan() -> list[Recording]:
         piper("45plus17_clean", loom, PLUS),
         piper("100by8_noisy", loom, HUNDRED, noise=True),
         piper("100by8_clean", loom, HUNDRED),
-        piper("jarvis_12x9_clean", jarvis, TWELVE),
+        piper("jarvis_12x9_clean", jarvis, TWELVE, pause=True),
         piper("jarvis_12x9_noisy", jarvis, TWELVE, noise=True),
         piper("no_wake_clean", None, TWELVE),
         piper("no_wake_noisy", None, MINUS, noise=True),
-        piper("12x9_44100_stereo", loom, TWELVE, sample_rate=44_100, channels=2),
+        piper("12x9_44100_stereo", loom, TWELVE, pause=True, sample_rate=44_100, channels=2),
         piper("45plus17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True, hard=True),
-        espeak("us_f3_12x9_clean", "en-us+f3", TWELVE),
+        espeak("us_f3_12x9_clean", "en-us+f3", TWELVE, pause=True),
         espeak("us_f2_12x9_noisy", "en-us+f2", TWELVE, noise=True),
-        espeak("us_m_45plus17_clean", "en-us", PLUS),
+        espeak("us_m_45plus17_clean", "en-us", PLUS, pause=True),
         espeak("us_m3_45plus17_noisy", "en-us+m3", PLUS, noise=True, hard=True),
         espeak("us_f5_100by8_clean", "en-us+f5", HUNDRED),
         espeak("us_f5_100by8_noisy", "en-us+f5", HUNDRED, noise=True),

@@ -47,7 +47,11 @@ class Hostile(Plugin):
 
     @capability("t.big", effects="none")
     def big(self, ctx: Any, size: int, where: str = "payload") -> Result:
-        return Result(None, bytes(size)) if where == "payload" else Result("x" * size)
+        if where == "forged":  # past the SDK's own check
+            from loom_sdk import guest
+
+            guest.Guest._check_output = lambda self, used: None  # type: ignore[method-assign]
+        return Result("x" * size) if where == "output" else Result(None, bytes(size))
 
     @capability("t.sleep", effects="none")
     def sleep(self, ctx: Any, seconds: float) -> float:

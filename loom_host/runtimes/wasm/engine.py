@@ -10,13 +10,14 @@ socket, and the imports of `plugin.wit` go to the port that the guest was made w
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.context import Port
-from loom_sdk.errors import ErrorInfo, PluginLoadError, decode
+from loom_sdk.errors import ErrorInfo, InvalidArguments, PluginLoadError, decode
 from wasmtime import Config, Store, WasiConfig, WasmtimeError
 from wasmtime import Engine as WasmtimeEngine
 from wasmtime.component import Component, Linker
@@ -26,7 +27,7 @@ from .cache import CodeCache
 from .codecs import Failed, Ok, TooLarge
 from .contract import EXPORTS, HOST, PLUGIN, Loaded
 from .host_imports import HostImports
-from .ticket import Stopped, Ticket
+from .ticket import Stopped, Ticket, TicketedPort
 
 TICK_S = 0.01
 """Length of an epoch: how late a deadline may be noticed. Stopping does not wait for it."""
@@ -144,9 +145,14 @@ class Guest:
     """
 
     def __init__(
-        self, engine: Engine, loaded: Loaded, linker: Linker, port: Port, limits: traps.Limits
+        self,
+        engine: Engine,
+        loaded: Loaded,
+        linker: Linker,
+        port: TicketedPort,
+        limits: traps.Limits,
     ) -> None:
-        self._engine, self._loaded, self._limits = engine, loaded, limits
+        self._engine, self._loaded, self._limits, self._port = engine, loaded, limits, port
         self._host = HostImports(port, limits.plugin_id, limits.output_bytes)
         self.dead = False
         self._functions: dict[str, Any] = {}
@@ -154,7 +160,7 @@ class Guest:
         self._store = Store(engine.wasmtime)
         self._store.set_limits(memory_size=limits.memory)
         self._store.set_wasi(self._wasi())
-        self._on_epoch = marshal.on_epoch(self._store, lambda: self._host.ticket.check())
+        self._on_epoch = marshal.on_epoch(self._store, lambda: port.ticket.check())
 
     def _wasi(self) -> WasiConfig:
         wasi = WasiConfig()
@@ -183,12 +189,20 @@ class Guest:
             lambda: signature.call(self._functions[name], self._store, arguments, limit),
         )
         if isinstance(answer, Failed):
-            value = answer.value
-            raise decode(ErrorInfo(value["code"], value["message"], value["details"]))
+            info = ErrorInfo(*(answer.value[name] for name in ("code", "message", "details")))
+            self._log_traceback(info, ticket)
+            raise decode(info)
         return answer.value if isinstance(answer, Ok) else answer
 
+    def _log_traceback(self, info: ErrorInfo, ticket: Ticket) -> None:
+        with contextlib.suppress(ValueError):
+            details = json.loads(info.details or "{}")
+            if isinstance(details, dict) and "traceback" in details:
+                text = {"traceback": str(details["traceback"])}
+                self._port.log("error", info.message, text, ticket.call_id)
+
     def _guarded(self, ticket: Ticket, run: Callable[[], Any]) -> Any:
-        self._host.ticket = ticket
+        self._port.ticket = ticket
         self._engine.running.guest = self
         ticket.begin()
         self._store.set_epoch_deadline(1)
@@ -202,11 +216,15 @@ class Guest:
         except WasmtimeError as error:
             self.dead = True
             raise traps.translated(error, ticket, self._limits, self.memory_bytes()) from error
+        except (TypeError, ValueError) as error:
+            raise InvalidArguments(
+                f"{self._limits.plugin_id}: a value does not fit plugin.wit: {error}"
+            ) from error
         finally:
             self._engine.running.guest = None
 
     def host_import(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        ticket = self._host.ticket
+        ticket = self._port.ticket
         if ticket.check():
             raise WasmtimeError(f"loom: stopped: {ticket.reason}")
         try:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from loom_sdk import Call, Event, Item
-from loom_sdk.context import Port, SpanRecord
+from loom_sdk.context import SpanRecord
 from loom_sdk.driver import parse_arguments
 from loom_sdk.errors import ErrorInfo, QuotaExceeded, encode
 
 from .codecs import Failed, Ok
-from .ticket import Stopped, Ticket
+from .ticket import Stopped, Ticket, TicketedPort
 
 EVENT = (
     "record{id: string, type: string, timestamp-ms: s64, source: string, "
@@ -59,11 +59,14 @@ SIGNATURES = {
 
 
 class HostImports:
-    """Serves one guest. `ticket` is that of the call that runs now."""
+    """Serves one guest. The port's ticket is that of the call that runs now."""
 
-    def __init__(self, port: Port, plugin_id: str, output_bytes: int) -> None:
+    def __init__(self, port: TicketedPort, plugin_id: str, output_bytes: int) -> None:
         self._port, self._plugin_id, self._output_bytes = port, plugin_id, output_bytes
-        self.ticket = Ticket("")
+
+    @property
+    def ticket(self) -> Ticket:
+        return self._port.ticket
 
     def answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """The WIT value that an import returns. Raises Stopped when the call has ended."""

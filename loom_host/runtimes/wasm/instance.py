@@ -14,21 +14,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loom_sdk import Call, Event, QoS, Result
+from loom_sdk import Call, Event, Result
 from loom_sdk.driver import negotiate
 from loom_sdk.errors import (
     ActionFailed,
+    InvalidArguments,
     LoomError,
     PluginCrashed,
-    PluginError,
+    PluginLoadError,
     PluginUnhealthy,
     QuotaExceeded,
 )
-from loom_sdk.plugin import API_VERSION, CapabilitySpec, SubscriptionSpec
+from loom_sdk.plugin import API_VERSION
 
 from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
 
 from .contract import Loaded
+from .declared import declaration_of
 from .engine import Engine, Guest
 from .host_imports import call_record, event_record
 from .ticket import Ticket
@@ -53,7 +55,7 @@ class WasmInstance:
         loop = asyncio.get_running_loop()
         quotas = spec.quotas
         self._spec, self._engine = spec, engine
-        self._port = GuestPort(services, loop)
+        self._new_port = lambda: GuestPort(services, loop)
         self._limits = Limits(spec.id, quotas.memory, quotas.output_bytes, quotas.cpu)
         self._worker = Worker(f"loom-{spec.name}")
         self._turn = asyncio.Lock()
@@ -73,9 +75,12 @@ class WasmInstance:
         ticket = Ticket("", self._spec.start_timeout_s)
 
         def work() -> Declaration:
-            self._loaded = self._engine.load(find())
-            self._linker = self._engine.linker(self._loaded)
-            return self._renew(Ticket("", self._spec.start_timeout_s))
+            loaded = self._engine.load(find())
+            if ticket.reason:
+                raise PluginLoadError(f"{self._spec.name} was {ticket.reason} while it loaded")
+            self._loaded, self._linker = loaded, self._engine.linker(loaded)
+            ticket.restart(self._spec.start_timeout_s)  # a first build may take longer than that
+            return self._renew(ticket)
 
         self.declaration = await self._run(ticket, work)
 
@@ -84,10 +89,8 @@ class WasmInstance:
         assert self._loaded is not None
         if self._guest is not None:
             self._guest.close()
-        self._port.ticket = ticket
-        guest = self._guest = Guest(
-            self._engine, self._loaded, self._linker, self._port, self._limits
-        )
+        port = self._new_port()
+        guest = self._guest = Guest(self._engine, self._loaded, self._linker, port, self._limits)
         try:
             guest.open(ticket)
             answer = guest.call("init", (self._init_request(),), ticket)
@@ -97,7 +100,7 @@ class WasmInstance:
         self._starts += 1
         self._at_start = guest.memory_bytes()
         negotiate([answer["api-version"]], self._spec.id)
-        return _declaration(answer)
+        return declaration_of(answer, self._spec.id)
 
     def _init_request(self) -> dict[str, Any]:
         quotas = self._spec.quotas
@@ -110,10 +113,10 @@ class WasmInstance:
             "quotas": [(name, int(getattr(quotas, name))) for name in named],
         }
 
-    async def _run(self, ticket: Ticket, work: Callable[[], T]) -> T:
+    async def _run(self, ticket: Ticket, work: Callable[[], T], closing: bool = False) -> T:
         """Run `work` in the worker when it is its turn; a cancellation stops the guest."""
         async with self._turn:
-            if self._closed:
+            if self._closed and not closing:
                 raise PluginUnhealthy(f"{self._spec.name} is closed", plugin_id=self._spec.id)
             self._ticket = ticket
             future = self._worker.submit(work)
@@ -142,7 +145,6 @@ class WasmInstance:
         """In the worker: one call of an export, on a guest that is fit for it."""
         if self._loaded is None:
             raise PluginCrashed(f"{self._spec.name} was never loaded", plugin_id=self._spec.id)
-        self._port.ticket = ticket
         if self._guest is None or self._guest.dead or self._above_high_water():
             self._renew(ticket)
         guest = self._guest
@@ -172,11 +174,13 @@ class WasmInstance:
 
     async def invoke(self, call: Call) -> Result:
         ticket = self._new_ticket(call.id, call.remaining_ms, call.traceparent)
-        record = call_record(call)
+        try:
+            record = call_record(call)
+        except (TypeError, ValueError) as error:
+            raise InvalidArguments(f"arguments are not JSON: {error}") from error
 
         def work() -> Result:
-            answer = self._serve("invoke", record, ticket)
-            return self._result(answer, ticket)
+            return self._result(self._serve("invoke", record, ticket), ticket)
 
         return await self._run(ticket, work)
 
@@ -212,7 +216,6 @@ class WasmInstance:
         return "" if answer["healthy"] else str(answer["message"] or "unhealthy")
 
     def _ask_health(self, ticket: Ticket) -> Any:
-        self._port.ticket = ticket
         if self._guest is None or self._guest.dead:
             self._renew(ticket)
         assert self._guest is not None
@@ -225,22 +228,21 @@ class WasmInstance:
     async def aclose(self, grace_s: float) -> None:
         if self._closed:
             return
+        self._closed = True
         if (running := self._ticket) is not None:
             asyncio.get_running_loop().call_later(
                 grace_s, self._engine.stop, running, "closed by the host"
             )
         ticket = Ticket("", max(grace_s, 0.1))
         try:
-            await self._run(ticket, lambda: self._shut_down(ticket))
-        except PluginError:
-            pass
+            await self._run(ticket, lambda: self._shut_down(ticket), closing=True)
+        except LoomError:
+            pass  # it ends now, whatever its `stop` said
         finally:
-            self._closed = True
             self._exit.cancel()
             await self._end_worker()
 
     def _shut_down(self, ticket: Ticket) -> None:
-        self._port.ticket = ticket
         if self._guest is not None and not self._guest.dead:
             self._guest.call("shutdown", (), ticket)
 
@@ -275,29 +277,3 @@ _ENFORCED = (
     "processes",
     "open_files",
 )
-
-
-def _declaration(answer: dict[str, Any]) -> Declaration:
-    capabilities = tuple(
-        CapabilitySpec(
-            item["name"],
-            item["description"],
-            item["tool"],
-            item["effects"] or "once",
-            json.loads(item["input-schema"]) if item["input-schema"] else None,
-            json.loads(item["output-schema"]) if item["output-schema"] else None,
-            item["resumable"],
-            item["version"],
-        )
-        for item in answer["capabilities"]
-    )
-    subscriptions = tuple(
-        SubscriptionSpec(
-            item["topic"],
-            QoS[item["qos"].upper()],
-            tuple(item["types"]),
-            item["concurrency"] or 1,
-        )
-        for item in answer["subscriptions"]
-    )
-    return Declaration(capabilities, subscriptions)

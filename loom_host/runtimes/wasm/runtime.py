@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loom_sdk.errors import LoomError, PluginError, PluginLoadError
+from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
 
 from loom_host.runtimes.base import HostServices, PluginSpec
 
@@ -41,12 +41,12 @@ class WasmRuntime:
             await instance.load(lambda: ensure_component(spec.folder, entry, self._cache_dir))
         except BaseException as error:
             await instance.aclose(0)
-            if isinstance(error, LoomError) and not isinstance(error, PluginError):
+            if isinstance(error, PluginLoadError | ProtocolMismatch):
+                error.plugin_id = error.plugin_id or spec.id
+            elif isinstance(error, LoomError):
                 raise PluginLoadError(
                     f"{spec.name} did not start: {error.message}", plugin_id=spec.id
                 ) from error
-            if isinstance(error, PluginError):
-                error.plugin_id = error.plugin_id or spec.id
             raise
         return instance
 

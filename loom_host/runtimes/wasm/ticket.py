@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
+
+from loom_sdk.context import Port
 
 
 class Stopped(Exception):
@@ -27,15 +30,20 @@ class Ticket:
         self.output_bytes = 0
         self.reason = ""
         """Why the guest must stop or was stopped: `deadline`, `cpu`, `cancelled`, `closed`."""
-        self._cpu_s, self._cpu_began = cpu_s, 0.0
+        self._cpu_s = cpu_s
+        self._cpu_began: float | None = None
         self._on_stop: Callable[[], object] | None = None
 
     def begin(self) -> None:
         """Called in the thread that runs the guest, just before it does."""
         self._cpu_began = time.thread_time()
 
+    def restart(self, timeout_s: float) -> None:
+        """Count the deadline from now."""
+        self.deadline = time.monotonic() + timeout_s
+
     def cpu_used_s(self) -> float:
-        return time.thread_time() - self._cpu_began
+        return 0.0 if self._cpu_began is None else time.thread_time() - self._cpu_began
 
     def remaining_ms(self) -> int:
         return max(0, int((self.deadline - time.monotonic()) * 1000))
@@ -63,3 +71,9 @@ class Ticket:
         self.reason = self.reason or reason
         if (on_stop := self._on_stop) is not None:
             on_stop()
+
+
+class TicketedPort(Port, Protocol):
+    """The host API for one guest. Its waits end with the ticket: they raise Stopped."""
+
+    ticket: Ticket

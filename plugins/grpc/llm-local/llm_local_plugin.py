@@ -10,14 +10,14 @@ import os
 import secrets
 import threading
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from loom_sdk import Context, Plugin, Result, capability, models
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, ModelMissing
 
 
-class _RequiredMessage(TypedDict):
-    role: str
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
@@ -69,7 +69,7 @@ class LocalLlm(Plugin):
     def chat(
         self,
         ctx: Context,
-        messages: list[_RequiredMessage],
+        messages: list[Message],
         max_tokens: int | None = None,
         temperature: float | None = None,
         stop: list[str] | None = None,
@@ -115,8 +115,7 @@ class LocalLlm(Plugin):
             if self._server is None:
                 raise ActionFailed("llm-local has no model loaded: restart it", code="LLM_STOPPED")
             with ctx.span("llm.generate", model=self._model):
-                refused = self._server.handle_chat_completions(request, answer.receive)
-        answer.check(refused)
+                answer.run(self._server, request)
         usage = {key: answer.usage.get(key, 0) for key in ("prompt_tokens", "completion_tokens")}
         return Result({"text": answer.text, "model": self._model, "usage": usage})
 
@@ -135,8 +134,16 @@ class _Answer:
     def text(self) -> str:
         return "".join(self._parts)
 
+    def run(self, server: Any, request: dict[str, Any]) -> None:
+        """Blocks until the answer is complete or refused; raises what went wrong."""
+        try:
+            returned = server.handle_chat_completions(request, self.receive)
+        except ValueError as error:  # a schema that has no grammar, a template that fails
+            raise InvalidArguments(f"the model refused the request: {error}") from error
+        self._check(returned)
+
     def receive(self, chunk: Any) -> bool:
-        """An exception must not unwind through llama.cpp: it is kept for `check`."""
+        """An exception must not unwind through llama.cpp: it is kept for `run`."""
         try:
             return self._take(chunk)
         except BaseException as failure:
@@ -156,8 +163,7 @@ class _Answer:
             return False
         raise DeadlineExceeded("the time ended while the model was writing")
 
-    def check(self, returned: Any) -> None:
-        """Raises what went wrong, if anything did."""
+    def _check(self, returned: Any) -> None:
         if self._failure is not None:
             raise self._failure
         refusal = self._refusal or (returned if isinstance(returned, dict) else None)

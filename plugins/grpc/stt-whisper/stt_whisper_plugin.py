@@ -13,6 +13,8 @@ SHORTEST_MS = 100
 """Nothing shorter holds a word."""
 SILENCE = 1e-3
 """Peak of full scale below which a recording is silence: -60 dBFS."""
+WINDOW_FRAMES = 3000
+"""Whisper's window, 30 s in frames of 10 ms."""
 MAX_COMPRESSION = 2.4
 """Whisper's own mark for a text that repeats itself (Radford et al. 2022, section 4.5)."""
 
@@ -32,7 +34,15 @@ class Whisper(Plugin):
         import numpy as np
         from faster_whisper import WhisperModel
 
-        self._model = WhisperModel(
+        class Windowed(WhisperModel):  # type: ignore[misc]  # its types are not read
+            """Encodes no more than `frames` of 10 ms; faster-whisper always pads to 3000."""
+
+            frames = WINDOW_FRAMES
+
+            def encode(self, features: Any) -> Any:
+                return super().encode(features[..., : self.frames])
+
+        self._model = Windowed(
             str(folder),
             device="cpu",
             compute_type=self.config["compute_type"],
@@ -77,6 +87,15 @@ class Whisper(Plugin):
         return code
 
     def _segments(self, audio: Any, language: str) -> list[Any]:
+        padding = self.config["padding_seconds"]
+        frames = min(WINDOW_FRAMES, len(audio) // 160 + round(padding * 100))
+        found = self._run(audio, language, frames)
+        if frames < WINDOW_FRAMES and any(self._doubtful(segment) for segment in found):
+            found = self._run(audio, language, WINDOW_FRAMES)
+        return found
+
+    def _run(self, audio: Any, language: str, frames: int) -> list[Any]:
+        self._model.frames = frames if len(audio) <= WINDOW_FRAMES * 160 else WINDOW_FRAMES
         segments, _ = self._model.transcribe(
             audio,
             language=language,
@@ -84,8 +103,14 @@ class Whisper(Plugin):
             temperature=0.0,
             condition_on_previous_text=False,
             without_timestamps=True,
+            no_speech_threshold=None,
+            hotwords=self.config["hotwords"] or None,
         )
         return list(segments)
+
+    def _doubtful(self, segment: Any) -> bool:
+        unsure = segment.avg_logprob < self.config["min_avg_logprob"]
+        return bool(unsure or segment.compression_ratio > MAX_COMPRESSION)
 
     def _text(self, segments: list[Any]) -> str:
         return " ".join(" ".join(s.text.strip() for s in segments if self._spoken(s)).split())
@@ -96,9 +121,8 @@ class Whisper(Plugin):
             return False
         if not any(letter.isalnum() for letter in segment.text):
             return False
-        doubtful = segment.avg_logprob < self.config["min_avg_logprob"]
         empty = segment.no_speech_prob > self.config["no_speech_threshold"]
-        return not (doubtful and empty)
+        return not (empty and self._doubtful(segment))
 
 
 def checked_pcm(payload: bytes, content_type: str) -> bytes:

@@ -222,7 +222,8 @@ def stated(output: Any) -> str:
     if len(found) == 1 or found[0][0] == "result":
         return f"The result is {_short(found[0][1])}."
     parts = [f"{name.replace('_', ' ')} is {text}" for name, text in found[:4]]
-    return _short(", ".join(parts)).capitalize() + "."
+    text = _short(", ".join(parts))
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _short(text: str) -> str:

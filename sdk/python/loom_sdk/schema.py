@@ -34,11 +34,11 @@ def schema_of(hint: Any) -> dict[str, Any]:
     Raises:
         ManifestError: the hint has no JSON form; the message names it and what to use instead.
     """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:  # not hashable where its notes are dicts
+        return schema_of(args[0]) | _annotations(args[1:])
     if hint in _PLAIN:
         return dict(_PLAIN[hint])
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return schema_of(args[0]) | _annotations(args[1:])
     if origin is Literal:
         return {"enum": list(args)}
     if origin in (Union, types.UnionType):

@@ -1,0 +1,154 @@
+"""Which plugins run, in which tier, with what grants: settings and manifests made into handles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loom_host.assembly import chosen, make_handle, plugin_config, roots_of
+from loom_host.config import PluginSettings, parse_settings
+from loom_host.discovery import code_hash, find_manifests
+from loom_host.manifest import Manifest, Permissions
+from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
+from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
+
+from .hosting import PLUGINS
+
+LAB = find_manifests([PLUGINS])["lab"]
+
+
+def manifest(name: str, *capabilities: str, **fields: Any) -> Manifest:
+    return Manifest(
+        id=f"a/{name}", version="1", type="tool", tier="wasm", tiers=("wasm", "grpc"),
+        entry="m:P", folder=Path(f"/p/{name}"),
+        capabilities=tuple(map(CapabilitySpec, capabilities)), **fields,
+    )  # fmt: skip
+
+
+FOUND = {
+    "one": manifest("one", "stt.transcribe"),
+    "two": manifest("two", "stt.transcribe"),
+    "both": manifest("both", "stt.transcribe", "tts.speak"),
+    "ears": manifest("ears", "stt.transcribe", subscribes=(SubscriptionSpec("audio.mic"),)),
+    "quiet": manifest("quiet"),
+}
+
+
+def names(**tables: Any) -> list[str]:
+    tables.setdefault("plugins", {name: {} for name in FOUND})
+    return chosen(parse_settings(tables), FOUND)
+
+
+def test_all_with_a_table_run_in_its_order() -> None:
+    assert names() == list(FOUND)
+    assert names(plugins={"two": {}, "one": {}}) == ["two", "one"]
+    assert names(plugins={"one": {"enabled": False}, "two": {}}) == ["two"]
+
+
+def test_one_line_swaps_an_engine() -> None:
+    rest = ["both", "ears", "quiet"]
+    assert names(providers={"stt.transcribe": ["one"]}) == ["one", *rest]
+    assert names(providers={"stt.transcribe": ["two"]}) == ["two", *rest]
+    assert names(providers={"stt.transcribe": ["one"], "tts.speak": ["one"]}) == [
+        "one", "ears", "quiet",
+    ]  # fmt: skip
+
+
+def test_roles_bind_plugins() -> None:
+    plugins = {"one": {"role": "wake"}, "two": {"role": "wake"}, "quiet": {}}
+    assert names(plugins=plugins, roles={"wake": ["two"]}) == ["two", "quiet"]
+    assert names(plugins=plugins) == ["quiet"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ({"plugins": {"quite": {}}}, "did you mean 'quiet'"),
+        ({"plugins": {"zzz": {}}}, "add its folder to host.plugin_paths"),
+        ({"plugins": {"one": {}}, "providers": {"stt.transcribe": ["onne"]}}, "did you mean 'one'"),
+        ({"plugins": {"one": {}}, "providers": {"stt.transcribe": ["two"]}}, r"add \[plugins.two\]"),
+        ({"plugins": {"one": {}}, "roles": {"wake": ["zzz"]}}, r"\[roles\] wake: 'zzz'"),
+    ],
+)
+def test_an_unknown_name_is_told(tables: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        names(**tables)
+
+
+def lab_settings(**table: Any) -> Any:
+    return parse_settings(
+        {"host": {"data_dir": "/d", "cache_dir": "/c"}, "plugins": {"lab": table}}
+    )
+
+
+def test_native_code_of_strangers_needs_trust_bound_to_its_hash() -> None:
+    code = code_hash(LAB.folder)
+    with pytest.raises(PluginLoadError, match="native code is not isolated") as caught:
+        make_handle("lab", LAB, lab_settings())
+    assert code in caught.value.message
+    assert 'tier = "grpc"' in caught.value.message
+    for table in ({"trusted": True}, {"code": code}, {"trusted": True, "code": "sha256:0"}):
+        with pytest.raises(PluginLoadError):
+            make_handle("lab", LAB, lab_settings(**table))
+    with pytest.raises(PluginLoadError, match="its code changed"):
+        make_handle("lab", LAB, lab_settings(trusted=True, code="sha256:0"))
+    handle = make_handle("lab", LAB, lab_settings(trusted=True, code=code))
+    assert (handle.spec.first_party, handle.placement) == (False, "local")
+
+
+def test_a_handle_has_what_the_runtime_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG_X", "de")
+    monkeypatch.setenv("LOOM_MODELS", "/m")
+    asks = manifest("one", "stt.transcribe", permissions=Permissions(env=("LANG_X", "GONE_X")))
+    settings = parse_settings(
+        {
+            "host": {"data_dir": "/d", "cache_dir": "/c"},
+            "plugins": {
+                "one": {
+                    "tier": "grpc",
+                    "quotas": {"rate": 2, "concurrency": 3},
+                    "allow": {"env": ["LANG_X", "GONE_X"], "provide": ["*"]},
+                }
+            },
+        }
+    )
+    spec = make_handle("one", asks, settings).spec
+    assert (spec.tier, spec.id, spec.version) == ("grpc", "a/one", "1")
+    assert spec.data_dir == Path("/d/plugins/a/one")
+    assert spec.cache_dir == Path("/c/plugins/a/one")
+    assert spec.env == {"LANG_X": "de", "LOOM_MODELS": "/m"}
+    assert (spec.quotas.rate, spec.quotas.concurrency) == (2.0, 3)
+    assert set(spec.grants) == {"provide:stt.transcribe", "env:LANG_X", "env:GONE_X"}
+
+
+def test_a_tier_that_the_plugin_does_not_claim_is_told() -> None:
+    settings = parse_settings({"plugins": {"one": {"tier": "native"}}})
+    with pytest.raises(ConfigError, match="claims only wasm, grpc"):
+        make_handle("one", FOUND["one"], settings)
+
+
+def config(own: dict[str, Any], **schema: Any) -> dict[str, Any]:
+    described = manifest("p", config_schema=schema)
+    return plugin_config("p", described, PluginSettings(config=own))
+
+
+def test_config_gets_its_defaults_and_is_checked() -> None:
+    mode = {"type": "integer", "maximum": 3, "default": 2}
+    assert config({}, mode=mode, name={"type": "string"}) == {"mode": 2}
+    assert config({"mode": 3}, mode=mode) == {"mode": 3}
+    with pytest.raises(ConfigError, match=r"\[plugins.p.config\] mode: 4 is greater"):
+        config({"mode": 4}, mode=mode)
+    with pytest.raises(ConfigError, match="did you mean 'mode'"):
+        config({"mod": 1}, mode=mode)
+    with pytest.raises(ConfigError, match="known: none"):
+        config({"mod": 1})
+    with pytest.raises(ManifestError, match=r"plugin.toml \[config\]"):
+        config({}, mode={"type": "sentence"})
+
+
+def test_roots_are_first_party_then_own() -> None:
+    settings = parse_settings({"host": {"plugin_paths": [str(PLUGINS)]}})
+    roots = roots_of(settings)
+    assert roots[0].name == "plugins"
+    assert roots[1] == PLUGINS

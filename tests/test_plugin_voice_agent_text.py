@@ -1,0 +1,82 @@
+"""What the voice agent does with texts: cutting them for speech, checking and stating results."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import voice_agent_host  # puts the plugin's folder on the path
+
+assert voice_agent_host.FOLDER.is_dir()
+split = import_module("voice_agent_split")
+answer_module = import_module("voice_agent_answer")
+
+
+def pieces_of(portions: list[str]) -> list[str]:
+    splitter = split.Splitter()
+    pieces: list[str] = [part for portion in portions for part in splitter.feed(portion)]
+    pieces += splitter.finish()
+    return pieces
+
+
+TEXTS = st.text(alphabet="aB1 .,!?;:\n…\"')-e", max_size=300) | st.text(max_size=300)
+
+
+@given(TEXTS)
+def test_pieces_joined_are_the_text_however_it_is_portioned(text: str) -> None:
+    pieces = pieces_of([text])
+    assert "".join(pieces) == text
+    assert pieces_of(list(text)) == pieces
+    assert all(0 < len(piece) <= 240 for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Yes. No.", ["Yes. ", "No."]),
+        ("Pi is 3.14, about. Fine.", ["Pi is 3.14, ", "about. ", "Fine."]),
+        ("Yes, it is so, and so, on.", ["Yes, it is so, ", "and so, on."]),
+        ("Ask Dr. Who at once. Go!", ["Ask Dr. Who at once. ", "Go!"]),
+        ("J. Smith did. I did.", ["J. Smith did. ", "I did."]),
+        ('He said "Stop." Then left.', ['He said "Stop." ', "Then left."]),
+        ("One\nTwo", ["One\n", "Two"]),
+        ("... Well.", ["... Well."]),
+        ("", []),
+    ],
+)
+def test_sentences_and_a_first_clause_are_pieces(text: str, pieces: list[str]) -> None:
+    assert pieces_of([text]) == pieces
+
+
+@pytest.mark.parametrize(
+    ("answer", "output", "question", "right"),
+    [
+        ("That is 108.", {"result": "108"}, "", True),
+        ("That is 1,080.", {"result": "108"}, "", False),
+        ("12 times 9 is 108.", {"result": "108"}, "12 times 9", True),
+        ("12 times 9 is 180.", {"result": "108"}, "12 times 9", False),
+        ("About 1,234.5 in all.", {"result": 1234.5}, "", True),
+        ("It is sunny.", {"conditions": "Sunny", "wind": 3}, "", True),
+        ("It is cold.", {"conditions": "Sunny", "wind": 3}, "", False),
+        ("No idea.", {}, "", False),
+    ],
+)
+def test_an_answer_holds_the_result(answer: str, output: Any, question: str, right: bool) -> None:
+    assert answer_module.holds(answer, output, question) is right
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"result": "108", "unit": "x"}, "The result is 108."),
+        (True, "The result is yes."),
+        (None, "That is done."),
+        ({"a_b": 1, "c": "d"}, "A b is 1, c is d."),
+    ],
+)
+def test_a_result_is_stated(output: Any, said: str) -> None:
+    assert answer_module.stated(output) == said
