@@ -174,7 +174,7 @@ def _resume(client: httpx.Client, url: str, part: Path, size: int, progress: Cou
             part.unlink()  # not the range asked for: the next attempt begins anew
             return
         with part.open("ab" if have else "wb") as out:
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_raw():
                 have += len(chunk)
                 if have > size:
                     raise _oversize(url, part, size)

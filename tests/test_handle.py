@@ -88,7 +88,7 @@ def test_rate(monkeypatch: pytest.MonkeyPatch, rate: float, burst: int) -> None:
     with pytest.raises(QuotaExceeded) as caught:
         slots.spend()
     assert (caught.value.plugin_id, caught.value.quota, caught.value.limit) == ("a/p", "rate", rate)
-    clock[0] += 1 / rate
+    clock[0] += 1.001 / rate
     slots.spend()
     clock[0] += 3600
     for _ in range(burst):

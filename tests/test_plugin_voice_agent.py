@@ -49,8 +49,9 @@ async def test_an_utterance_without_words_is_no_transcript(text: str) -> None:
     scripted = host(stt_transcribe=lambda call: Result({"text": text}))
     await send(await agent(ScriptedPort(scripted)), utterance())
     assert [event.topic for event in scripted.published] == ["agent.voice"]
-    assert result_of(scripted)["status"] == "no_speech"
-    assert result_of(scripted)["utterance_id"] == "u1"
+    found = scripted.events("action_result")[0].metadata
+    assert (found["status"], found["utterance_id"]) == ("no_speech", "u1")
+    assert "turn" not in found
 
 
 async def test_a_restarted_recogniser_gets_the_same_utterance_again() -> None:
@@ -117,6 +118,13 @@ async def test_tool_choice_is_constrained_and_cold() -> None:
     assert call.arguments["max_tokens"] == 50
     assert "calculator.evaluate" in json.dumps(call.arguments["response_schema"])
     assert "12 times 9" in call.arguments["messages"][-1]["content"]
+
+
+async def test_a_choice_that_breaks_off_is_no_answer() -> None:
+    scripted = host(llm_chat=lambda call: Result({"text": '{"tool": "calculator.ev'}))
+    found = await ask(scripted)
+    assert (found["status"], found["code"]) == ("error", "INVALID_ARGUMENTS")
+    assert found["turn"]["answer"] == "Sorry, I could not work out what to do."
 
 
 async def test_speech_goes_out_as_start_chunks_and_done() -> None:

@@ -62,6 +62,8 @@ class Recording:
     """`piper` or `espeak-ng`; empty where nobody speaks."""
     voice: str = ""
     text: str = ""
+    words_per_minute: int = 0
+    """Pace of espeak-ng; 0 where the voice has its own."""
     wake: str | None = None
     expected: str | None = None
     """What the answer must contain."""
@@ -82,7 +84,8 @@ def _asked(
     said = f"{wake}, {text}" if wake and pause else f"{wake} {text}" if wake else text
     said = said[0].upper() + said[1:]
     expectation: Expectation = "answer" if wake else "no_wake"
-    row = Recording("", synthesiser, voice, said, wake, ANSWERS[text] if wake else None)
+    expected = ANSWERS[text] if wake else None
+    row = Recording("", synthesiser, voice, said, wake=wake, expected=expected)
     return replace(row, expectation=expectation, **other)
 
 
@@ -94,27 +97,28 @@ def plan() -> list[Recording]:
         return _asked("piper", joe, wake, text, file=f"piper_joe_{file}.wav", **other)
 
     def espeak(file: str, voice: str, text: str, **other: Any) -> Recording:
-        return _asked("espeak-ng", voice, loom, text, file=f"espeak_{file}.wav", **other)
+        pace = {"words_per_minute": 130} | other
+        return _asked("espeak-ng", voice, loom, text, file=f"espeak_{file}.wav", **pace)
 
     return [
+        piper("12x9_noisy", loom, TWELVE, noise=True, hard=True),
         piper("12x9_clean", loom, TWELVE),
-        piper("12x9_noisy", loom, TWELVE, noise=True),
         piper("45plus17_noisy", loom, PLUS, noise=True, hard=True),
         piper("45plus17_clean", loom, PLUS),
         piper("100by8_noisy", loom, HUNDRED, noise=True),
         piper("100by8_clean", loom, HUNDRED),
-        piper("jarvis_12x9_clean", jarvis, TWELVE, pause=True),
-        piper("jarvis_12x9_noisy", jarvis, TWELVE, noise=True),
+        piper("jarvis_12x9_clean", jarvis, TWELVE),
+        piper("jarvis_12x9_noisy", jarvis, TWELVE, pause=True, noise=True),
         piper("no_wake_clean", None, TWELVE),
         piper("no_wake_noisy", None, MINUS, noise=True),
         piper("12x9_44100_stereo", loom, TWELVE, pause=True, sample_rate=44_100, channels=2),
         piper("45plus17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True, hard=True),
         espeak("us_f3_12x9_clean", "en-us+f3", TWELVE, pause=True),
-        espeak("us_f2_12x9_noisy", "en-us+f2", TWELVE, noise=True),
+        espeak("us_f2_12x9_noisy", "en-us+f2", TWELVE, noise=True, words_per_minute=150),
         espeak("us_m_45plus17_clean", "en-us", PLUS, pause=True),
         espeak("us_m3_45plus17_noisy", "en-us+m3", PLUS, noise=True, hard=True),
         espeak("us_f5_100by8_clean", "en-us+f5", HUNDRED),
-        espeak("us_f5_100by8_noisy", "en-us+f5", HUNDRED, noise=True),
+        espeak("us_f5_100by8_noisy", "en-us+f5", HUNDRED, noise=True, words_per_minute=160),
         espeak("gb_rp_30minus12_clean", "en-gb-x-rp", MINUS),
         espeak("us_f2_30minus12_noisy", "en-us+f2", MINUS, noise=True),
         Recording("silence.wav", expectation="no_speech"),
@@ -159,8 +163,10 @@ def synthesise(row: Recording) -> tuple[Audio, int]:
         pcm = b"".join(chunk.audio_int16_bytes for chunk in chunks)
         rate = int(chunks[0].sample_rate)
     else:
-        # Slow and with pauses: at its own pace it slurs "times nine" into "times I".
-        command = ["espeak-ng", "-v", row.voice, "-s", "130", "-g", "3", "--stdout", row.text]
+        # Slow voices pause between words, or they slur "times nine" into "times I".
+        gap = {130: "3", 150: "1"}.get(row.words_per_minute, "0")
+        pace = ["-s", str(row.words_per_minute), "-g", gap]
+        command = ["espeak-ng", "-v", row.voice, *pace, "--stdout", row.text]
         wav = subprocess.run(command, check=True, capture_output=True).stdout
         with wave.open(io.BytesIO(wav)) as reader:
             # espeak-ng writes a length of 2 GB when it streams; the reader stops at the end.

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 YIELD_EVERY = 512
 """Publishes after which the loop gets a turn, so that a publisher in a tight loop that never has
 to wait (Realtime, nobody listening) starves nobody."""
+OWN_TOPICS = "loom."
+"""The host's own notices: nobody need listen to them."""
 ROUTES_MAX = 10_000
 """Topics whose subscriptions are remembered."""
 
@@ -229,7 +231,7 @@ class MemoryBus:
 
     def _unrouted(self, stats: TopicStats, event: Event) -> None:
         stats.unrouted += 1
-        if stats.unrouted == 1:
+        if stats.unrouted == 1 and not event.topic.startswith(OWN_TOPICS):
             logger.warning("nobody subscribes to %s: its events are lost", event.topic)
 
     async def _wait(self, route: Route, event: Event, full: list[Inbox]) -> int:

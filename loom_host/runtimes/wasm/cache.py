@@ -21,6 +21,7 @@ from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 
 _KEY_BYTES = 32
+_KEPT_ENTRIES = 32
 WASMTIME = importlib.metadata.version("wasmtime")
 
 
@@ -96,6 +97,7 @@ class CodeCache:
             ):
                 if not hmac.compare_digest(expected, self._mac(name, code)):
                     return None
+            os.utime(path)
             return Component.deserialize_file(engine, str(path))
         except (OSError, ValueError, WasmtimeError):
             return None
@@ -106,6 +108,14 @@ class CodeCache:
         with contextlib.suppress(OSError):
             self._write(path, code)
             self._write(path.with_suffix(".mac"), self._mac(name, code))
+            self._prune()
+
+    def _prune(self) -> None:
+        """Keep the latest entries; sources change while a plugin is written."""
+        entries = sorted(self.folder.glob("*.cwasm"), key=lambda path: path.stat().st_mtime)
+        for path in entries[:-_KEPT_ENTRIES]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".mac").unlink(missing_ok=True)
 
     def _write(self, path: Path, data: bytes | bytearray, replace: bool = True) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".new-")  # mode 0600

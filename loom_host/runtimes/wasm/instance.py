@@ -55,7 +55,7 @@ class WasmInstance:
         loop = asyncio.get_running_loop()
         quotas = spec.quotas
         self._spec, self._engine = spec, engine
-        self._new_port = lambda: GuestPort(services, loop)
+        self._new_port: Callable[[], GuestPort] = lambda: GuestPort(services, loop)
         self._limits = Limits(spec.id, quotas.memory, quotas.output_bytes, quotas.cpu)
         self._worker = Worker(f"loom-{spec.name}")
         self._turn = asyncio.Lock()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loom_sdk import AsyncContext, Result, toolchoice
-from loom_sdk.errors import CapabilityNotFound, LoomError
+from loom_sdk.errors import CapabilityNotFound, InvalidArguments, LoomError
 from voice_agent_speech import Speaker, closing
 from voice_agent_turn import Turn, spoken_apology
 
@@ -66,13 +66,16 @@ class Answerer:
             if choice is None:
                 await self._converse()
             else:
-                await self._use(choice.name, choice.arguments)
+                await self._use(choice.tool, choice.arguments)
+        except InvalidArguments as error:
+            self._turn.failed(error)
+            await self._say("Sorry, I could not work out what to do.")
         except LoomError as error:
             self._turn.failed(error)
             await self._say(spoken_apology(error, "the language model"))
         await self._speaker.finish()
 
-    async def _tools(self) -> list[dict[str, Any]]:
+    async def _tools(self) -> list[toolchoice.Tool]:
         if not self._config["max_tools"]:
             return []
         try:
@@ -81,20 +84,20 @@ class Answerer:
                 stage.end(0)
         except CapabilityNotFound:
             return []
-        tools: list[dict[str, Any]] = result.output["tools"]
-        return tools[: self._config["max_tools"]]
+        return toolchoice.tools_of(result.output["tools"][: self._config["max_tools"]])
 
-    async def _choose(self, tools: list[dict[str, Any]]) -> toolchoice.Choice | None:
+    async def _choose(self, tools: list[toolchoice.Tool]) -> toolchoice.ToolChoice | None:
+        """Raises InvalidArguments where the model's choice broke off."""
         question = self._turn.question
         with self._turn.stage("llm_tool") as stage:
             result = await self._chat(
                 toolchoice.messages(tools, question),
                 max_tokens=self._config["tool_tokens"],
                 temperature=0.0,
-                response_schema=toolchoice.response_schema(tools),
+                response_schema=toolchoice.response_schema(tools, question),
             )
             stage.end(result.elapsed_us)
-        return toolchoice.parse(str(result.output.get("text", "")), tools)
+        return toolchoice.parse(tools, str(result.output.get("text", "")))
 
     async def _chat(self, messages: list[Message], **options: Any) -> Result:
         limit = self._config["llm_timeout_ms"]

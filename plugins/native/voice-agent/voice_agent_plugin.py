@@ -58,8 +58,8 @@ class VoiceAgent(Plugin):
         self._deaf = False
         text = str(result.output.get("text", "")).strip()
         if not speakable(text):
-            turn.outcome = {"status": "no_speech"}
-            await turn.close(ctx)
+            nothing = {"status": "no_speech", "action_type": "utterance"}
+            await turn.publish(ctx, AGENT_TOPIC, "action_result", nothing)
             return
         labels = {
             "text": text,

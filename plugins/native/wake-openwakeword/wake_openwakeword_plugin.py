@@ -65,6 +65,8 @@ class Stream:
     streak: int = 0
     quiet_until: float = 0.0
     wakes: int = 0
+    ended: bool = False
+    """Its sound is over; transcripts may still come."""
     wake: Wake | None = None
     unasked: deque[Spoken] = field(default_factory=lambda: deque(maxlen=8))
     """Transcripts that no wake claimed yet."""
@@ -143,7 +145,7 @@ class WakeOpenWakeWord(Plugin):
         """One chunk of pcm_s16le, 16 kHz, mono, of any length; or the end of a stream."""
         stream = self._stream(event)
         if event.type == "audio_end":
-            model, stream.model = stream.model, None
+            model, stream.model, stream.ended = stream.model, None, True
             if model is not None and not self._spare:
                 model.reset()
                 self._spare.append(model)
@@ -240,7 +242,8 @@ class WakeOpenWakeWord(Plugin):
     def _stream(self, event: Event) -> Stream:
         given = event.metadata
         stream_id = given.get("stream_id") or next(reversed(self._streams), "")
-        if stream_id not in self._streams:
+        known = self._streams.get(stream_id)
+        if known is None or (known.ended and event.type == "audio_chunk"):
             labels = {"session_id": given.get("session_id", ""), "stream_id": stream_id}
             stream = Stream(labels)
             if event.type == "audio_chunk":

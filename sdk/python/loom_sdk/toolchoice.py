@@ -12,7 +12,7 @@ then only choose where they begin and end. Nothing here looks at what the questi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,19 @@ class ToolChoice:
 
     tool: str
     arguments: dict[str, Any]
+
+
+def tools_of(entries: Iterable[Mapping[str, Any]]) -> list[Tool]:
+    """Tools from the host's own list of them, or from `[[capability]]` tables of manifests."""
+    return [
+        Tool(
+            entry["name"],
+            entry.get("description", ""),
+            entry.get("input_schema") or entry.get("input") or {"type": "object"},
+            entry.get("examples", ()),
+        )
+        for entry in entries
+    ]
 
 
 def messages(tools: Sequence[Tool], question: str) -> list[dict[str, str]]:

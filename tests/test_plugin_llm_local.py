@@ -1,0 +1,123 @@
+"""llm-local with its real model: streaming, limits, constrained JSON, refusals, cancelling."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loom_sdk import Item, Plugin, Result, models
+from loom_sdk.errors import DeadlineExceeded, InvalidArguments, LoomError, ModelMissing
+
+from tests.support import FakePort, load_plugin, run_capability, start
+
+pytest.importorskip("xllamacpp")
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[Plugin]:
+    plugin = load_plugin("grpc", "llm-local", temperature=0, context_tokens=1024)
+    try:
+        start(plugin)
+    except ModelMissing as error:
+        pytest.skip(str(error))
+    yield plugin
+    plugin.stop(None)
+
+
+def chat(llm: Plugin, port: FakePort | None = None, **arguments: Any) -> Result:
+    return run_capability(llm, "llm.chat", {"messages": FRANCE} | arguments, port=port)
+
+
+def test_streamed_deltas_make_up_the_text(llm: Plugin) -> None:
+    port = FakePort()
+    output = chat(llm, port, max_tokens=12).output
+    assert "".join(item.output["delta"] for item in port.items) == output["text"]
+    assert len(port.items) > 3
+    assert output["model"] == "smollm2-135m-instruct"
+    assert output["usage"]["completion_tokens"] == 12
+    assert output["usage"]["prompt_tokens"] > 10
+    assert [span.name for span in port.spans] == ["llm.generate"]
+
+
+def test_stop_text_ends_the_answer_and_is_not_part_of_it(llm: Plugin) -> None:
+    whole = chat(llm, max_tokens=12).output["text"]
+    word = whole.split()[2]
+    assert chat(llm, max_tokens=12, stop=[word]).output["text"] == whole.partition(word)[0]
+
+
+def test_response_schema_constrains_the_answer(llm: Plugin) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    answer = json.loads(chat(llm, response_schema=schema, max_tokens=32).output["text"])
+    assert answer["city"] in ("Paris", "Rome")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"messages": []}, "at least one message"),
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, "exceeds the available"),
+        ({"response_schema": {"type": "frobnicate"}}, "frobnicate"),
+    ],
+)
+def test_unusable_requests_are_invalid_arguments(
+    llm: Plugin, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArguments, match=message):
+        chat(llm, **arguments)
+    assert chat(llm, max_tokens=1).output["usage"]["completion_tokens"] == 1
+
+
+def test_cancelling_stops_the_model(llm: Plugin) -> None:
+    class Cancelled(FakePort):
+        def emit(self, call_id: str, item: Item) -> None:
+            super().emit(call_id, item)
+            if len(self.items) == 3:
+                raise DeadlineExceeded("the host cancelled this call")
+
+    port = Cancelled()
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="cancelled"):
+        chat(llm, port, messages=[{"role": "user", "content": "Tell a story."}], max_tokens=900)
+    assert len(port.items) == 3
+    assert time.monotonic() - began < 5
+
+
+def test_the_servers_own_port_is_closed_to_strangers(llm: Plugin) -> None:
+    address = vars(llm)["_server"].listening_address
+    body = json.dumps({"messages": FRANCE}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/v1/chat/completions", body, headers)
+    with pytest.raises(urllib.error.HTTPError, match="401") as raised:
+        urllib.request.urlopen(request, timeout=5)
+    raised.value.close()
+
+
+def test_missing_model_names_the_pull_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOM_MODELS", str(tmp_path))
+    plugin = load_plugin("grpc", "llm-local")
+    with pytest.raises(ModelMissing, match="loom models pull smollm2-135m-instruct"):
+        start(plugin)
+    (models.models_dir() / "smollm2-135m-instruct").mkdir()
+    with pytest.raises(ModelMissing, match="loom models pull smollm2-135m-instruct"):
+        start(plugin)
+
+
+def test_a_stopped_plugin_says_so() -> None:
+    plugin = load_plugin("grpc", "llm-local")
+    assert plugin.health() == "no model is loaded"
+    with pytest.raises(LoomError, match="no model loaded"):
+        chat(plugin)
