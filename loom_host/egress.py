@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -50,7 +51,14 @@ class Egress:
         if self._opened is None:
             import httpx
 
-            self._opened = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+            # Plugins share neither cookies nor connections: the pool knows only addresses, so
+            # one made for another name at the same address would be taken for this one.
+            self._opened = httpx.AsyncClient(
+                trust_env=False,
+                follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
         return self._opened
 
     async def request(
@@ -77,6 +85,8 @@ class Egress:
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise ActionFailed(f"{method} {where}: {reason}", code="HTTP_FAILED") from error
+        except (TypeError, ValueError) as error:
+            raise InvalidArguments(f"{method} {where}: headers or body: {error}") from error
 
     async def _address(self, grants: Grants, url: str) -> str:
         """The address to connect to, checked."""
@@ -85,7 +95,7 @@ class Egress:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ActionFailed(f"{host} has no address: {error}", code="HTTP_FAILED") from error
         address = ipaddress.ip_address(found[0][4][0])
         mapped = getattr(address, "ipv4_mapped", None)
@@ -108,10 +118,11 @@ class Egress:
         literal = f"[{address}]" if ":" in address else address
         target = parts._replace(netloc=f"{literal}{port}").geturl()
         sent = {k: v for k, v in headers.items() if k.lower() != "host"}
-        sent["Host"] = f"{parts.hostname}{port}"
+        name = parts.hostname or ""
+        sent["Host"] = f"[{name}]{port}" if ":" in name else f"{name}{port}"
         request = self._client().build_request(
             method, target, headers=sent, content=body,
-            extensions={"sni_hostname": parts.hostname or ""},
+            extensions={"sni_hostname": name},
         )  # fmt: skip
         response = await self._client().send(request, stream=True)
         try:

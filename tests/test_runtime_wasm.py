@@ -19,6 +19,7 @@ from loom_sdk.errors import (
     ActionFailed,
     CapabilityNotFound,
     DeadlineExceeded,
+    InvalidArguments,
     LoomError,
     PluginCrashed,
     PluginLoadError,
@@ -32,6 +33,7 @@ from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
 from loom_host.runtimes.wasm.build import build_component, ensure_component, inputs_hash, wit_dir
 from loom_host.runtimes.wasm.cache import CodeCache, default_folder
+from loom_host.runtimes.wasm.codecs import MAX_BINARY
 from loom_host.runtimes.wasm.engine import Engine
 
 from .support import AsyncFakePort, FakePort
@@ -314,9 +316,23 @@ async def test_output_over_its_quota(start: Starter, where: str) -> None:
             call = hosted.output("t.stream", items=40, size=32 * 1024)
         else:
             call = hosted.output("t.big", size=100 * MIB, where=where)
-        with within(1000), pytest.raises(QuotaExceeded) as raised:
+        with within(5000), pytest.raises(QuotaExceeded) as raised:
             await call
         assert raised.value.quota == "output_bytes"
+        assert await hosted.output("t.count") == 1
+
+
+async def test_binary_too_long_for_the_border_is_refused_in_words(start: Starter) -> None:
+    port = FakePort(answers={"x.y": Result(None, bytes(MAX_BINARY + 1))})
+    async with start(port, memory=256 * MIB, output_bytes=16 * MIB) as hosted:
+        with pytest.raises(InvalidArguments, match="at most"):
+            await hosted.call("t.echo", bytes(MAX_BINARY + 1))
+        with pytest.raises(ActionFailed, match="grpc tier") as refused:
+            await hosted.call("t.nested", name="x.y")
+        assert refused.value.code == "TOO_LARGE"
+        assert hosted.renewals() == 0
+        with pytest.raises(QuotaExceeded, match="emit it in pieces"):
+            await hosted.call("t.big", size=MAX_BINARY + 1024, where="forged")
         assert await hosted.output("t.count") == 1
 
 
@@ -330,14 +346,13 @@ async def test_recursion_and_exit_end_in_their_errors(start: Starter) -> None:
 
 
 async def test_growing_guest_is_renewed_between_calls(start: Starter) -> None:
-    """componentize-py keeps what a guest returned: twice the quota passes through."""
-    async with start(memory=20 * MIB) as hosted:
-        payload = bytes(250_000)
+    """componentize-py keeps what a guest returned: more than its room to grow passes through."""
+    async with start(memory=24 * MIB) as hosted:
         for _ in range(80):
-            assert len((await hosted.call("t.echo", payload)).payload) == len(payload)
+            assert len((await hosted.call("t.big", size=150_000)).payload) == 150_000
             await asyncio.sleep(0.01)
         assert hosted.renewals() >= 1
-        assert 0 < hosted.instance.usage().peak_memory_bytes <= 20 * MIB
+        assert 0 < hosted.instance.usage().peak_memory_bytes <= 24 * MIB
 
 
 async def test_spinning_guest_leaves_another_and_the_loop_alone(start: Starter) -> None:

@@ -28,6 +28,7 @@ _SDK_MODULES = (
     "errors",
     "events",
     "guest",
+    "guest_port",
     "plugin",
     "schema",
     "topics",

@@ -24,6 +24,9 @@ _VALUE_AT = Val.of.offset
 _LIST, _U8 = ffi.WASMTIME_COMPONENT_LIST.value, ffi.WASMTIME_COMPONENT_U8.value
 STRIDED = (_STRIDE, _VALUE_AT, _LIST, _U8) == (32, 8, 13, 2)
 """Whether the layout is the one that the strided copy was written for."""
+MAX_BINARY = 128 * 1024**2 // 48
+"""Longest `list<u8>`, 2.7 MB: wasmtime lifts each byte to a value of 48 bytes and refuses to copy
+more than 128 MiB out of a guest in one call; inwards the same bound keeps the host's memory."""
 _EMPTY_U8 = bytes([_U8]) + bytes(_STRIDE - 1)
 
 
@@ -130,6 +133,8 @@ def _vector(c: Any, kind: Any, size: int) -> Any:
 def _bytes_codec() -> Codec:
     def lower(value: bytes, c: Any) -> None:
         size = len(value)
+        if size > MAX_BINARY:
+            raise ValueError(f"{size} bytes of binary, at most {MAX_BINARY} pass at once")
         data = _vector(c, ffi.WASMTIME_COMPONENT_LIST, size)
         if STRIDED and size:
             filled = bytearray(_EMPTY_U8) * size

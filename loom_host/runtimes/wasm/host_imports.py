@@ -13,9 +13,9 @@ from typing import Any
 from loom_sdk import Call, Event, Item
 from loom_sdk.context import SpanRecord
 from loom_sdk.driver import parse_arguments
-from loom_sdk.errors import ErrorInfo, QuotaExceeded, encode
+from loom_sdk.errors import ActionFailed, ErrorInfo, QuotaExceeded, encode
 
-from .codecs import Failed, Ok
+from .codecs import MAX_BINARY, Failed, Ok
 from .ticket import Stopped, Ticket, TicketedPort
 
 EVENT = (
@@ -100,7 +100,7 @@ class HostImports:
         )
         return {
             "output": json.dumps(result.output),
-            "payload": result.payload,
+            "payload": _fitting(result.payload),
             "content-type": result.content_type,
             "elapsed-us": result.elapsed_us,
         }
@@ -118,7 +118,8 @@ class HostImports:
         self._port.emit(self.ticket.call_id, item)
 
     def _kv_get(self, key: str) -> bytes | None:
-        return self._port.kv_get(key)
+        value = self._port.kv_get(key)
+        return None if value is None else _fitting(value)
 
     def _kv_put(self, key: str, value: bytes) -> None:
         self._port.kv_put(key, value)
@@ -138,7 +139,7 @@ class HostImports:
         return {
             "status": reply.status,
             "headers": [{"name": name, "value": text} for name, text in reply.headers.items()],
-            "body": reply.body,
+            "body": _fitting(reply.body),
         }
 
     def _log(self, level: str, message: str, attributes: list[tuple[str, str]]) -> None:
@@ -174,6 +175,16 @@ class HostImports:
 
 
 _LINE_BYTES = 8192
+
+
+def _fitting(data: bytes) -> bytes:
+    if len(data) <= MAX_BINARY:
+        return data
+    raise ActionFailed(
+        f"the answer has {len(data)} bytes, a wasm guest takes at most {MAX_BINARY} at once: "
+        "ask for less, or run this plugin in the grpc tier",
+        code="TOO_LARGE",
+    )
 
 
 def as_record(info: ErrorInfo) -> dict[str, str]:

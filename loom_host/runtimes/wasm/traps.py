@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from loom_sdk.errors import DeadlineExceeded, PluginCrashed, PluginError, QuotaExceeded
 from wasmtime import ExitTrap, WasmtimeError
 
+from .codecs import MAX_BINARY
 from .ticket import Ticket
 
 _COPY_LIMIT = "fuel allocated for hostcalls has been exhausted"
 _MEMORY_WORDS = ("memory minimum size of", "exceeds memory limits", "memory limit")
 _NEARLY_FULL = 0.9
-_BYTES_PER_ITEM = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,15 @@ def translated(
         return PluginCrashed(f"{who} exited by itself with code {error.code}", plugin_id=who)
     text = str(error)
     if _COPY_LIMIT in text:
-        return too_large(max(limits.output_bytes, 128 * 1024**2 // _BYTES_PER_ITEM), limits)
+        limit = min(limits.output_bytes, MAX_BINARY)
+        return QuotaExceeded(
+            f"{who} returned more than {limit} bytes at once: emit it in pieces (quota "
+            f"output_bytes = {limits.output_bytes}, and {MAX_BINARY} for one binary in wasm)",
+            plugin_id=who,
+            quota="output_bytes",
+            limit=limit,
+            used=limit + 1,
+        )
     full = memory_bytes >= limits.memory * _NEARLY_FULL
     if full or any(words in text for words in _MEMORY_WORDS):
         return QuotaExceeded(

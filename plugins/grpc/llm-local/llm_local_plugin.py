@@ -15,7 +15,6 @@ from typing import Any, Literal, TypedDict
 from loom_sdk import Context, Plugin, Result, capability, models
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, ModelMissing
 
-
 PROMPT_CACHE_MIB = 256
 """For prompts that took turns in the one slot: about 23 kB a token of SmolLM2-135M."""
 

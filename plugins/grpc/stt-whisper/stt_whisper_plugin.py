@@ -104,7 +104,7 @@ class Whisper(Plugin):
             condition_on_previous_text=False,
             without_timestamps=True,
             no_speech_threshold=None,
-            hotwords=self.config["hotwords"] or None,
+            initial_prompt=self.config["prompt"] or None,
         )
         return list(segments)
 

@@ -31,7 +31,7 @@ class Piper(Plugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self._voices: OrderedDict[str, Any] = OrderedDict()
+        self._voices: OrderedDict[Path, Any] = OrderedDict()
 
     def start(self, ctx: Context) -> None:
         """Load the voice and speak one word, so that the first call is not the slow one.
@@ -48,10 +48,10 @@ class Piper(Plugin):
         self._voices.clear()
 
     def _load(self, name: str) -> Any:
-        if name in self._voices:
-            self._voices.move_to_end(name)
-            return self._voices[name]
         model = voice_file(name)
+        if model in self._voices:
+            self._voices.move_to_end(model)
+            return self._voices[model]
         try:
             from piper import PiperVoice
         except ImportError as error:
@@ -63,7 +63,7 @@ class Piper(Plugin):
             voice = PiperVoice.load(model)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelMissing(f"voice {name!r} at {model} cannot be loaded: {error}") from error
-        self._voices[name] = voice
+        self._voices[model] = voice
         if len(self._voices) > MAX_VOICES:
             self._voices.popitem(last=False)
         return voice

@@ -124,16 +124,20 @@ class OpenAiLlm(Plugin):
         return ceiling * random.uniform(0.5, 1)
 
     async def _try(self, ctx: AsyncContext, ask: Ask, answer: _Answer) -> None:
-        for dialect in self._dialects():
+        for dialect in self._dialects(ask):
             with ctx.span("llm.request", path=PATHS[dialect]):
                 if await self._request(ask, dialect, answer):
                     return
 
-    def _dialects(self) -> tuple[Dialect, ...]:
+    def _dialects(self, ask: Ask) -> tuple[Dialect, ...]:
+        """In the order of trying. With a schema chat goes first: llama.cpp's `/responses` takes
+        `text.format` and silently ignores it."""
         chosen: str = self.config["api"]
-        if chosen == "auto":
-            return ("chat",) if self._lacks_responses else ("responses", "chat")
-        return ("responses",) if chosen == "responses" else ("chat",)
+        if chosen == "responses":
+            return ("responses",)
+        if chosen == "chat" or self._lacks_responses:
+            return ("chat",)
+        return ("responses", "chat") if ask.response_schema is None else ("chat", "responses")
 
     async def _request(self, ask: Ask, dialect: Dialect, answer: _Answer) -> bool:
         """False where this endpoint has no answer and the other is left to try."""
@@ -142,12 +146,12 @@ class OpenAiLlm(Plugin):
         if self._client is None:
             raise ActionFailed("llm-openai is stopped: restart it", code="LLM_UNREACHABLE")
         url = self.config["base_url"].rstrip("/") + PATHS[dialect]
-        has_other = dialect != self._dialects()[-1]
+        has_other = dialect != self._dialects(ask)[-1]
         try:
             async with self._client.stream(
                 "POST", url, json=request_body(ask, dialect)
             ) as response:
-                if has_other and self._unfit(response.status_code):
+                if has_other and self._unfit(dialect, response.status_code):
                     return False
                 await _check_status(response, url)
                 async with aclosing(_pieces(response, dialect, url)) as pieces:
@@ -164,9 +168,9 @@ class OpenAiLlm(Plugin):
         answer.finish(url)
         return True
 
-    def _unfit(self, status: int) -> bool:
+    def _unfit(self, dialect: Dialect, status: int) -> bool:
         """A server without `/responses` is remembered; one that dislikes a request is not."""
-        if status in ABSENT_STATUSES:
+        if dialect == "responses" and status in ABSENT_STATUSES:
             self._lacks_responses = True
         return status >= 400 and status not in (401, 403, *RETRIED_STATUSES)
 

@@ -159,7 +159,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
     """The arguments of a call that came as JSON text. Raises InvalidArguments."""
     try:
         arguments = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArguments(f"arguments are not JSON: {error}") from error
     if not isinstance(arguments, dict):
         raise InvalidArguments("arguments must be a JSON object")

@@ -237,6 +237,6 @@ def _number(value: Any) -> float:
 def _details_of(info: ErrorInfo) -> dict[str, Any]:
     try:
         details = json.loads(info.details or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return details if isinstance(details, dict) else {}
