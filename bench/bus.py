@@ -10,9 +10,8 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
-from loom_sdk.events import Event, QoS
-
 from loom_host.bus import MemoryBus
+from loom_sdk.events import Event, QoS
 
 ROUNDS = 7
 EVENTS = 30_000

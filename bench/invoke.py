@@ -83,6 +83,18 @@ def rows() -> list[Row]:
         unsampled = asyncio.run(overheads(folder, 0.0))
         sampled = asyncio.run(overheads(folder, 1.0))
     return [
-        row("host.invoke, native async, unsampled", unsampled, "us", peer="less the bare call", target=35),
-        row("host.invoke, native async, sampled trace", sampled, "us", peer="less the bare call", target=70),
+        row(
+            "host.invoke, native async, unsampled",
+            unsampled,
+            "us",
+            peer="less the bare call",
+            target=35,
+        ),
+        row(
+            "host.invoke, native async, sampled trace",
+            sampled,
+            "us",
+            peer="less the bare call",
+            target=70,
+        ),
     ]

@@ -58,4 +58,3 @@ def rows() -> list[Row]:
             voice, "ms", peer="import grpc, wasmtime", floors=imports, target=1.6,
         ),
     ]  # fmt: skip
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 
 class Row(TypedDict):
@@ -53,13 +53,12 @@ def row(
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table, as wide as its content."""
-    titles = ("name", "value", "unit", "peer", "ratio", "target", "met")
-    words = {True: "met", False: "not met", None: ""}
-    texts = [[str(words[r["met"]] if k == "met" else _text(r[k])) for k in titles] for r in rows]
-    widths = [max(len(line[i]) for line in [list(titles), *texts]) for i in range(len(titles))]
-    for line in [list(titles), *texts]:
+    met = {True: "met", False: "not met", None: ""}
+    table = [("name", "value", "unit", "peer", "ratio", "target", "met")]
+    for r in rows:
+        ratio = "" if r["ratio"] is None else str(r["ratio"])
+        cells = (r["name"], str(r["value"]), r["unit"], r["peer"], ratio, r["target"])
+        table.append((*cells, met[r["met"]]))
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    for line in table:
         print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

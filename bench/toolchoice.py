@@ -18,7 +18,6 @@ from typing import Any
 from loom_sdk import Plugin
 from loom_sdk.errors import LoomError
 from loom_sdk.toolchoice import Tool, messages, parse, response_schema, tools_of
-
 from tests.support import ROOT, load_plugin, run_capability, start
 
 HELD_OUT = ROOT / "tests" / "data" / "heldout_sums.json"

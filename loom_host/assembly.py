@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.models import models_dir
 
@@ -19,7 +20,6 @@ from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import tightest
 from .runtimes.base import PluginSpec
-
 
 START_TIMEOUT_S = {"native": 60.0, "grpc": 60.0, "wasm": 180.0}
 """A model is loaded at start; a component may first be built and compiled."""

@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import Any
 
 import jsonschema_rs
+
 from loom_sdk import Call, Item, Result
 from loom_sdk.errors import (
     CapabilityNotFound,

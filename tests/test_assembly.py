@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loom_host.assembly import chosen, make_handle, plugin_config, roots_of
 from loom_host.config import PluginSettings, parse_settings
 from loom_host.discovery import code_hash, find_manifests
@@ -67,7 +68,10 @@ def test_roles_bind_plugins() -> None:
         ({"plugins": {"quite": {}}}, "did you mean 'quiet'"),
         ({"plugins": {"zzz": {}}}, "add its folder to host.plugin_paths"),
         ({"plugins": {"one": {}}, "providers": {"stt.transcribe": ["onne"]}}, "did you mean 'one'"),
-        ({"plugins": {"one": {}}, "providers": {"stt.transcribe": ["two"]}}, r"add \[plugins.two\]"),
+        (
+            {"plugins": {"one": {}}, "providers": {"stt.transcribe": ["two"]}},
+            r"add \[plugins.two\]",
+        ),
         ({"plugins": {"one": {}}, "roles": {"wake": ["zzz"]}}, r"\[roles\] wake: 'zzz'"),
     ],
 )

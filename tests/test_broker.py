@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from loom_host import broker as broker_module
 from loom_host import supervisor as supervisor_module
 from loom_host.broker import MAX_DEPTH, Request
@@ -54,9 +55,7 @@ def alone(
     return Rig(handle, serve={"p": {"p.do": serve}})
 
 
-def several(
-    effects: Effects = "none", resumable: bool = False, **serves: Serve
-) -> Rig:
+def several(effects: Effects = "none", resumable: bool = False, **serves: Serve) -> Rig:
     """Several plugins that all offer `x.do`, in the order given."""
     offer = offers("x.do", effects, resumable=resumable)
     return Rig(
@@ -421,7 +420,7 @@ async def test_an_id_is_scoped_by_its_caller() -> None:
 @pytest.mark.parametrize("other", [{"arguments": {"n": 2}}, {"payload": b"2"}])
 async def test_an_id_with_other_arguments_is_an_error(other: dict[str, Any]) -> None:
     async with alone(answering(1)) as rig:
-        await rig.invoke("p.do", **({"arguments": {"n": 1}, "id": "1"}))
+        await rig.invoke("p.do", arguments={"n": 1}, id="1")
         with pytest.raises(InvalidArguments, match=r"id '1' was already used.*draw a new id"):
             await rig.invoke("p.do", **({"arguments": {"n": 1}, "id": "1"} | other))
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loom_sdk.errors import BusError
-from loom_sdk.events import Event, QoS
 
 from loom_host.bus import CAPACITY, DEAD_LETTER, MemoryBus, Subscription
 from loom_host.bus.memory import YIELD_EVERY
+from loom_sdk.errors import BusError
+from loom_sdk.events import Event, QoS
 
 
 def numbered(number: int, priority: int = 50, **more: Any) -> Event:

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loom_sdk.errors import BusError
-from loom_sdk.events import Event, QoS
 
 from loom_host.bus import ATTEMPTS_MAX, DEAD_LETTER, Delivery, MemoryBus
+from loom_sdk.errors import BusError
+from loom_sdk.events import Event, QoS
 
 
 async def publish(bus: MemoryBus, *payloads: bytes, priority: int = 50) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host.config import (
     AgentSettings,
     HostSettings,
@@ -112,9 +113,7 @@ def test_an_unknown_profile_is_told(name: Any) -> None:
         load_settings(None, {"extends": name})
 
 
-@pytest.mark.parametrize(
-    ("content", "told"), [(b"[host", "is not TOML"), (b"\xff", "is not TOML")]
-)
+@pytest.mark.parametrize(("content", "told"), [(b"[host", "is not TOML"), (b"\xff", "is not TOML")])
 def test_an_unreadable_file_is_told(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "loom.toml"
     path.write_bytes(content)

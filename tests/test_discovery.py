@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from loom_host import discovery
 from loom_host.discovery import (
     code_hash,

@@ -8,12 +8,13 @@ import sys
 from dataclasses import fields
 
 import pytest
+
 from loom_host.cli.main import build_parser
 from loom_host.config import (
     AgentSettings,
     HostSettings,
-    Policy,
     PluginSettings,
+    Policy,
     SecretSettings,
     Settings,
     TelemetrySettings,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host import egress as module
 from loom_host.egress import Egress, origin
 from loom_host.grants import Audit, Grants
@@ -206,7 +207,17 @@ def test_origin(url: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://a", "http://", "http://user@a/", "http://a:x", "file:///etc/passwd", "//a", "http://[1"]  # fmt: skip
+    "url",
+    [
+        "",
+        "ftp://a",
+        "http://",
+        "http://user@a/",
+        "http://a:x",
+        "file:///etc/passwd",
+        "//a",
+        "http://[1",
+    ],  # fmt: skip
 )
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(InvalidArguments):

@@ -6,9 +6,10 @@ import importlib
 import subprocess
 import sys
 
+import pytest
+
 import loom_host
 import loom_sdk
-import pytest
 
 PROMISED = {
     "loom_host": ["Event", "Host", "QoS", "Result", "Settings", "load_settings"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from loom_host.grants import (
     KINDS,
     Audit,
@@ -126,6 +127,4 @@ def test_reach_in_words() -> None:
     assert "can send to: https://api.example" in words
     assert "can keep data in storage: own" in words
     assert reach(manifest(), Grants("p")) == ["nothing"]
-    assert reach(manifest(tier="native"), Grants("p")) == [
-        "runs in the host: nothing is isolated"
-    ]
+    assert reach(manifest(tier="native"), Grants("p")) == ["runs in the host: nothing is isolated"]

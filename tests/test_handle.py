@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from loom_host import handle as handle_module
 from loom_host.config import PluginSettings
 from loom_host.grants import Grants

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+
 from loom_host import host_api
 from loom_host.config import SecretSettings
 from loom_host.handle import InFlight

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host.discovery import find_manifests, first_party_root
 from loom_host.manifest import _TABLES, load_manifest, parse_manifest
 from loom_sdk import QoS

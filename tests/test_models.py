@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_sdk.errors import ConfigError, ModelMissing
 
 from loom_host.cli import models as cli
 from loom_host.model_registry import ModelEntry, load_registry
 from loom_host.models import installed, pull
+from loom_sdk.errors import ConfigError, ModelMissing
 
 BODY = bytes(range(256)) * 2000
 SHA = hashlib.sha256(BODY).hexdigest()

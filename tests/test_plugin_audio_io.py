@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loom_sdk import Call, Event, Result
 from loom_sdk.driver import Driver
 from loom_sdk.errors import ActionFailed, ConfigError

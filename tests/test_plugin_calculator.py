@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loom_sdk.errors import ActionFailed
 
+from loom_sdk.errors import ActionFailed
 from tests.support import ROOT, load_plugin, run_capability
 
 FOLDER = ROOT / "plugins" / "wasm" / "calculator"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loom_sdk import Item, Plugin, Result, models
 from loom_sdk.errors import DeadlineExceeded, InvalidArguments, LoomError, ModelMissing
-
 from tests.support import FakePort, load_plugin, run_capability, start
 
 pytest.importorskip("xllamacpp")

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from loom_sdk import Call, Plugin, Result
 from loom_sdk.errors import ActionFailed, InvalidArguments
-
 from tests.support import FakePort, driver_of, load_plugin
 
 HELLO = [{"role": "user", "content": "Hello"}]

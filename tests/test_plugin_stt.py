@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loom_sdk import Plugin
 from loom_sdk.errors import InvalidArguments, ModelMissing, PluginLoadError
 from loom_sdk.models import models_dir

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loom_sdk import Call, Item, Plugin, Result
 from loom_sdk.errors import ActionFailed, InvalidArguments, ModelMissing, PluginLoadError
 from loom_sdk.models import models_dir

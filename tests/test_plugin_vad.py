@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from loom_sdk import Event, Plugin
 
 from .support import ROOT, FakePort, driver_of, load_plugin, start

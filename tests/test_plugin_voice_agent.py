@@ -7,9 +7,9 @@ import json
 import time
 
 import pytest
+
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, PluginCrashed
-
 from tests.voice_agent_host import (
     SECOND,
     SUM,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from loom_sdk import Event, Plugin
 from loom_sdk.errors import ModelMissing, PluginLoadError
 from loom_sdk.models import models_dir

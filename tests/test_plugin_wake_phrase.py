@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from loom_sdk import Event, Plugin
 
-from .support import ROOT, load_plugin, run_capability, send_event, start
+from loom_sdk import Call, Event, Plugin
+
+from .support import ROOT, AsyncFakePort, FakePort, load_plugin, run_capability, send_event, start
 
 FOLDER = ROOT / "plugins" / "native" / "wake-phrase"
 if str(FOLDER) not in sys.path:
@@ -269,3 +270,33 @@ def test_streams_that_never_come_back_are_forgotten() -> None:
     for number in range(200):
         send_event(made, transcript("Hey Loom.", 1000, stream_id=str(number)), port)
     assert len(vars(made)["_awake"]) <= 64
+
+
+@pytest.mark.slow
+async def test_the_same_source_wakes_as_a_wasm_guest(tmp_path: Any) -> None:
+    from loom_host.manifest import load_manifest
+    from loom_host.runtimes.base import PluginSpec
+    from loom_host.runtimes.wasm import WasmRuntime
+    from loom_host.runtimes.wasm.build import ensure_component
+    from loom_host.runtimes.wasm.cache import default_folder
+
+    manifest = load_manifest(FOLDER / "plugin.toml")
+    component = ensure_component(FOLDER, str(manifest.entry), default_folder())
+    spec = PluginSpec(
+        name=manifest.name, id=manifest.id, version=manifest.version, tier="wasm",
+        entry=component.name, folder=component.parent, config=dict(plugin().config),
+        grants=("publish:wake", "publish:query"), quotas=manifest.quotas,
+        data_dir=tmp_path, cache_dir=tmp_path,
+    )  # fmt: skip
+    port, runtime = FakePort(), WasmRuntime()
+    services: Any = AsyncFakePort(port)
+    instance = await runtime.start(spec, services)
+    try:
+        answer = await instance.invoke(Call("wake.match", {"text": "Hey, Loon. Tell me a joke!"}))
+        assert answer.output["remainder"] == "Tell me a joke!"
+        await instance.handle_event(transcript("Hey Loom.", 1000))
+        await instance.handle_event(transcript("What is 12 times 9?", 4000))
+    finally:
+        await instance.aclose(1.0)
+        await runtime.aclose()
+    assert queries(port.published) == ["What is 12 times 9?"]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
 from loom_host import supervisor as supervisor_module
 from loom_host.config import PluginSettings
 from loom_host.quotas import Quotas

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host.config import PRIVACY, Policy
 from loom_host.router import CLOUD_MS, HYBRID_MS, LOCAL_MS, Candidate, Decision, decide
 

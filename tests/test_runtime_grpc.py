@@ -19,6 +19,13 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+
+from loom_host.quotas import Quotas
+from loom_host.runtimes.base import PluginSpec
+from loom_host.runtimes.grpc.instance import GrpcInstance
+from loom_host.runtimes.grpc.process import describe_exit
+from loom_host.runtimes.grpc.runtime import GrpcRuntime
+from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
 from loom_sdk import Call, Event, Item, QoS, Result
 from loom_sdk.context import HttpResponse
 from loom_sdk.errors import (
@@ -35,13 +42,6 @@ from loom_sdk.errors import (
     ProtocolMismatch,
     QuotaExceeded,
 )
-
-from loom_host.quotas import Quotas
-from loom_host.runtimes.base import PluginSpec
-from loom_host.runtimes.grpc.instance import GrpcInstance
-from loom_host.runtimes.grpc.process import describe_exit
-from loom_host.runtimes.grpc.runtime import GrpcRuntime
-from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
 from tests.support import ROOT, AsyncFakePort, FakePort
 
 CHILDREN = Path(__file__).parent / "children"

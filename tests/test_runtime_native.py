@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loom_host.discovery import find_manifests
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec

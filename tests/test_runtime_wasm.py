@@ -14,6 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wasmtime import wat2wasm
+
+from loom_host.quotas import Quotas
+from loom_host.runtimes.base import PluginSpec
+from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
+from loom_host.runtimes.wasm.build import build_component, ensure_component, inputs_hash, wit_dir
+from loom_host.runtimes.wasm.cache import CodeCache, default_folder
+from loom_host.runtimes.wasm.codecs import MAX_BINARY
+from loom_host.runtimes.wasm.engine import Engine
 from loom_sdk import Call, Event, QoS, Result
 from loom_sdk.errors import (
     ActionFailed,
@@ -26,15 +35,6 @@ from loom_sdk.errors import (
     PluginUnhealthy,
     QuotaExceeded,
 )
-from wasmtime import wat2wasm
-
-from loom_host.quotas import Quotas
-from loom_host.runtimes.base import PluginSpec
-from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
-from loom_host.runtimes.wasm.build import build_component, ensure_component, inputs_hash, wit_dir
-from loom_host.runtimes.wasm.cache import CodeCache, default_folder
-from loom_host.runtimes.wasm.codecs import MAX_BINARY
-from loom_host.runtimes.wasm.engine import Engine
 
 from .support import AsyncFakePort, FakePort
 

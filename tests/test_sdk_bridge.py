@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.bridge import Bridge
 from loom_sdk.context import HttpResponse, SpanRecord

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_sdk import errors
 from loom_sdk.errors import (
     TABLE,
@@ -25,9 +26,7 @@ from loom_sdk.errors import (
 )
 
 KINDS = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, LoomError)
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LoomError)
 ]
 STATUSES = {"ACTION_ERROR", "ACTION_TIMEOUT", "ACTION_RETRYABLE"}
 

@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
-from loom_sdk import AsyncContext, Call, Context, Event, Item, Plugin, QoS, Result
-from loom_sdk import capability, on_event, tool
+
+from loom_sdk import (
+    AsyncContext,
+    Call,
+    Context,
+    Event,
+    Item,
+    Plugin,
+    QoS,
+    Result,
+    capability,
+    on_event,
+    tool,
+)
 from loom_sdk.context import HttpResponse, Identity, checked
 from loom_sdk.driver import Driver, load_entry, negotiate, parse_arguments
 from loom_sdk.errors import (

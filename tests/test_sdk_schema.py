@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_sdk import Context, Plugin, Result, capability
 from loom_sdk.errors import ManifestError
 from loom_sdk.plugin import declared_capabilities
@@ -159,7 +160,7 @@ def test_description_is_the_first_paragraph_on_one_line() -> None:
 
 
 def test_coercions_build_dataclasses() -> None:
-    (name, build), = coercions(Weather.get).items()
+    ((name, build),) = coercions(Weather.get).items()
     assert (name, build({"city": "Ulm"})) == ("place", Place("Ulm"))
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_sdk.errors import BusError
 from loom_sdk.topics import check_pattern, check_topic, covers, matches
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from loom_host import secret_store
 from loom_host.config import SecretSettings
 from loom_host.secret_store import Secrets

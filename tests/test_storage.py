@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host.storage import MemoryStore, PluginStore, RocksStore, Store
 from loom_sdk.errors import StorageError
 

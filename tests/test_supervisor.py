@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from loom_host import supervisor as module
 from loom_host.config import PluginSettings
 from loom_host.manifest import Permissions
@@ -270,6 +271,7 @@ async def test_stop_asks_in_reverse_start_order() -> None:
 
 async def test_a_stop_that_fails_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async with Rig(handle_of("a"), handle_of("b")) as rig:
+
         async def aclose(grace_s: float) -> None:
             raise TimeoutError
 

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loom_sdk.errors import ConfigError
-from loom_sdk.events import Event
 
 from loom_host.bus import MemoryBus
 from loom_host.telemetry import (
@@ -33,6 +31,8 @@ from loom_host.telemetry import (
     waterfall,
 )
 from loom_host.telemetry.metrics import SERIES_MAX, STANDARD
+from loom_sdk.errors import ConfigError
+from loom_sdk.events import Event
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-"
 

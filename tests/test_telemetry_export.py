@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from loom_sdk.errors import ConfigError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -21,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from loom_host.telemetry import Meter, Tracer
 from loom_host.telemetry import export as export_module
 from loom_host.telemetry.export import Exporter, ExportSettings, settings_from_env
+from loom_sdk.errors import ConfigError
 
 
 class Collector(ThreadingHTTPServer):

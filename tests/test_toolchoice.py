@@ -10,6 +10,8 @@ import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bench.toolchoice import HELD_OUT, calculator_tools, choose, result_of, score
 from loom_sdk.errors import InvalidArguments
 from loom_sdk.toolchoice import (
     MAX_WORDS,
@@ -21,8 +23,6 @@ from loom_sdk.toolchoice import (
     spans,
     tools_of,
 )
-
-from bench.toolchoice import HELD_OUT, calculator_tools, choose, result_of, score
 from tests.support import ROOT, load_plugin, start
 
 WEATHER = Tool(

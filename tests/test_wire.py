@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loom_sdk import Call, Event, Item, QoS, Result, wire
 from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk.context import HttpResponse, SpanRecord

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.errors import InvalidArguments, PluginUnhealthy
-
 from loom_host.control import socket_path
 from loom_host.host import Host
+from loom_sdk.errors import InvalidArguments, PluginUnhealthy
 
 from .common import add_json, ask_host, ask_once, print_json, settings_of
 

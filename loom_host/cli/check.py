@@ -10,11 +10,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loom_sdk.errors import LoomError
-
 from loom_host import assembly, discovery, status
 from loom_host.config import Settings
 from loom_host.handle import PluginHandle
+from loom_sdk.errors import LoomError
 
 from .common import add_json, print_json, settings_of
 

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.errors import PluginCrashed
-
 from loom_host.config import Settings, load_settings, merge
 from loom_host.control import ask
+from loom_sdk.errors import PluginCrashed
 
 DEFAULT_PROFILE = {"extends": "voice"}
 

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.errors import ActionFailed
-
 from loom_host import status
 from loom_host.host import Host
 from loom_host.turn import Turn, ask_text, speak_file
+from loom_sdk.errors import ActionFailed
 
 from .common import add_json, print_json, print_table, settings_of, size
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from loom_sdk.models import models_dir
-
 from loom_host.model_registry import SOURCES, ModelEntry, Progress, load_registry
 from loom_host.models import entry_of, installed, pull
+from loom_sdk.models import models_dir
 
 MB = 1_000_000
 

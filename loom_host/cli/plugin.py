@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.errors import ManifestError
-
 from loom_host import assembly, discovery
 from loom_host.manifest import load_manifest
+from loom_sdk.errors import ManifestError
 
 from .common import add_json, print_json, print_table, settings_of
 

@@ -6,9 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from loom_sdk.errors import CapabilityError
-
 from loom_host.telemetry import Span, waterfall
+from loom_sdk.errors import CapabilityError
 
 from .common import add_json, ask_once, print_json, print_table, size
 
@@ -71,14 +70,20 @@ async def stats(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(data)
         return 0
-    for kind, table in data.items():
-        if not isinstance(table, dict) or not table:
-            continue
-        first = next(iter(table.values()))
-        if isinstance(first, dict):
-            print_table((kind.upper(), *first), [(k, *v.values()) for k, v in table.items()])
+    topics = [{"topic": name, **row} for name, row in data["topics"].items()]
+    for rows in (topics, data["subscriptions"]):
+        if rows:
+            columns = [name.upper() for name in rows[0]]
+            print_table(columns, [[_cell(value) for value in row.values()] for row in rows])
             print()
     return 0
+
+
+def _cell(value: Any) -> str:
+    """Counts by reason as `reason=1`."""
+    if isinstance(value, dict):
+        return " ".join(f"{k}={v}" for k, v in value.items()) or "-"
+    return str(value)
 
 
 async def show_trace(arguments: argparse.Namespace) -> int:

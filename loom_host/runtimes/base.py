@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
 from loom_sdk.context import AsyncPort as HostServices
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
-
-from loom_host.quotas import Quotas
 
 __all__ = [
     "Declaration",

@@ -223,6 +223,7 @@ class NativeRuntime:
 
 def _create(spec: PluginSpec) -> Plugin:
     import pluggy
+
     from loom_sdk import hookspecs
 
     if not isinstance(spec.entry, str):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
+
+from loom_host.runtimes.base import HostServices
 from loom_sdk import wire
 from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
 from loom_sdk.errors import LoomError
 from loom_sdk.status import TOKEN_KEY
-
-from loom_host.runtimes.base import HostServices
 
 from .translate import to_status
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
+
+from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
 from loom_sdk import Call, Event, Result, wire
 from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
@@ -21,8 +23,6 @@ from loom_sdk.errors import (
     QuotaExceeded,
 )
 from loom_sdk.status import TOKEN_KEY
-
-from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
 
 from .process import ChildProcess
 from .translate import from_grpc, output_exceeded
@@ -52,8 +52,6 @@ ENFORCEMENT = {
 class GrpcInstance:
     """A child process behind `PluginInstance`. Made by `GrpcRuntime.start`."""
 
-    enforcement = ENFORCEMENT
-
     def __init__(
         self,
         spec: PluginSpec,
@@ -64,6 +62,7 @@ class GrpcInstance:
         release: Callable[[], None],
     ) -> None:
         self.declaration = Declaration()
+        self.enforcement: Mapping[str, str] = ENFORCEMENT
         self.child, self.channel = child, channel
         self._spec, self._services, self._release = spec, services, release
         self._stub: Any = pb_grpc.PluginStub(channel)

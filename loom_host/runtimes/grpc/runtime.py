@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 import loom_sdk
+from loom_host.runtimes.base import HostServices, PluginSpec
 from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
 from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
 from loom_sdk.models import models_dir
 from loom_sdk.plugin import API_VERSION
 from loom_sdk.status import TOKEN_KEY, error_from_proto
-
-from loom_host.runtimes.base import HostServices, PluginSpec
 
 from .host_server import HostServer
 from .instance import GrpcInstance

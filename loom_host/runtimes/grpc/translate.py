@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import grpc
+
 from loom_sdk.errors import LoomError, PluginError, PluginUnhealthy, QuotaExceeded, mapping_of
 from loom_sdk.status import ERROR_KEY, STATUS_ERRORS, error_from_status, error_to_proto
 

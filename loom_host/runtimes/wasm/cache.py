@@ -16,9 +16,10 @@ import platform
 import tempfile
 from pathlib import Path
 
-from loom_sdk.errors import PluginLoadError
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
+
+from loom_sdk.errors import PluginLoadError
 
 _KEY_BYTES = 32
 _KEPT_ENTRIES = 32

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from loom_sdk.errors import PluginLoadError
 from wasmtime import Engine
 from wasmtime.component import Component
+
+from loom_sdk.errors import PluginLoadError
 
 from .host_imports import CALL, ERROR, EVENT, RESULT, SIGNATURES
 from .marshal import Signature

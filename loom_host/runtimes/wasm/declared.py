@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from loom_host.runtimes.base import Declaration
 from loom_sdk import QoS
 from loom_sdk.errors import PluginLoadError
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
-
-from loom_host.runtimes.base import Declaration
 
 
 def declaration_of(answer: dict[str, Any], plugin_id: str) -> Declaration:

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loom_sdk.errors import ErrorInfo, InvalidArguments, PluginLoadError, decode
 from wasmtime import Config, Store, WasiConfig, WasmtimeError
 from wasmtime import Engine as WasmtimeEngine
 from wasmtime.component import Component, Linker
+
+from loom_sdk.errors import ErrorInfo, InvalidArguments, PluginLoadError, decode
 
 from . import marshal, memory, pollable, traps
 from .cache import CodeCache

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
 from loom_sdk import Call, Event, Result
 from loom_sdk.driver import negotiate
 from loom_sdk.errors import (
@@ -26,8 +27,6 @@ from loom_sdk.errors import (
     QuotaExceeded,
 )
 from loom_sdk.plugin import API_VERSION
-
-from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
 
 from .contract import Loaded
 from .declared import declaration_of

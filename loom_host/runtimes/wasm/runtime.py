@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
-
 from loom_host.runtimes.base import HostServices, PluginSpec
+from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
 
 from .build import ensure_component
 from .cache import default_folder

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loom_sdk.errors import DeadlineExceeded, PluginCrashed, PluginError, QuotaExceeded
 from wasmtime import ExitTrap, WasmtimeError
+
+from loom_sdk.errors import DeadlineExceeded, PluginCrashed, PluginError, QuotaExceeded
 
 from .codecs import MAX_BINARY
 from .ticket import Ticket

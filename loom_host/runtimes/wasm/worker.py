@@ -9,9 +9,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from loom_sdk.bridge import Bridge
-
 from loom_host.runtimes.base import HostServices
+from loom_sdk.bridge import Bridge
 
 from .ticket import Stopped, Ticket
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from audio_io_wav import MIC_RATE
+
 from loom_sdk.errors import ActionFailed
 
 MIC_BACKLOG = 100

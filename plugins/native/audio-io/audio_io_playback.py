@@ -12,6 +12,7 @@ from typing import Any
 
 from audio_io_device import Resampler
 from audio_io_output import Output, open_output
+
 from loom_sdk import AsyncContext, Event
 from loom_sdk.errors import ActionFailed
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from audio_io_device import Microphone, open_in_thread, portaudio
 from audio_io_playback import Player
 from audio_io_wav import MIC_RATE, read_mic_pcm
+
 from loom_sdk import AsyncContext, Event, Plugin, capability, on_event
 from loom_sdk.errors import ConfigError
 from loom_sdk.events import new_id

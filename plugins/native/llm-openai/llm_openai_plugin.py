@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from llm_openai_wire import PATHS, Ask, Dialect, Piece, parse_document, parse_event, request_body
+
 from loom_sdk import AsyncContext, Plugin, Result, capability
 from loom_sdk.errors import ActionFailed, InvalidArguments, LoomError
 

@@ -6,8 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loom_sdk import Context, Event, Plugin, on_event
 from vad_segmenter import SAMPLE_RATE, Segmenter, Utterance
+
+from loom_sdk import Context, Event, Plugin, on_event
 
 MAX_STREAMS = 16
 """Streams remembered at once; the one unheard for longest is forgotten first."""

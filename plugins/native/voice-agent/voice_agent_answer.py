@@ -8,10 +8,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loom_sdk import AsyncContext, Result, toolchoice
-from loom_sdk.errors import CapabilityNotFound, InvalidArguments, LoomError
 from voice_agent_speech import Speaker, closing
 from voice_agent_turn import Turn, spoken_apology
+
+from loom_sdk import AsyncContext, Result, toolchoice
+from loom_sdk.errors import CapabilityNotFound, InvalidArguments, LoomError
 
 Message = dict[str, str]
 

@@ -11,12 +11,13 @@ import json
 import time
 from collections import OrderedDict
 
-from loom_sdk import AsyncContext, Event, Plugin, Result, on_event
-from loom_sdk.errors import LoomError, encode, mapping_of
 from voice_agent_answer import Answerer, History
 from voice_agent_speech import Speaker, stopped
 from voice_agent_split import speakable
 from voice_agent_turn import AGENT_TOPIC, Turn, spoken_apology, status_of, unix_ms
+
+from loom_sdk import AsyncContext, Event, Plugin, Result, on_event
+from loom_sdk.errors import LoomError, encode, mapping_of
 
 MAX_SEEN = 256
 """Questions remembered, so that two wake plugins do not get one answered twice."""

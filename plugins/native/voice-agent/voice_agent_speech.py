@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
-from loom_sdk import AsyncContext, Item
-from loom_sdk.errors import ActionFailed, LoomError, encode
 from voice_agent_split import Splitter, speakable
 from voice_agent_turn import Stage, Turn, unix_ms
+
+from loom_sdk import AsyncContext, Item
+from loom_sdk.errors import ActionFailed, LoomError, encode
 
 TOPIC = "tts"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypedDict
 
-from loom_sdk import Context, Event, Plugin, capability, on_event
 from wake_phrase_matcher import WORD, Match, Matcher, tokens_of
+
+from loom_sdk import Context, Event, Plugin, capability, on_event
 
 MAX_STREAMS = 64
 """Streams whose wake is remembered at once."""

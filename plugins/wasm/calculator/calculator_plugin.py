@@ -22,6 +22,7 @@ from typing import Annotated, TypedDict
 
 from calculator_functions import PI, E, Functions, bounded, decimal_of, divide, nonzero, too_large
 from calculator_lexer import Token, syntax_error, tokenize
+
 from loom_sdk import Plugin, tool
 
 MAX_LENGTH = 500

@@ -17,5 +17,3 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec(firstresult=True)
 def loom_create_plugin(plugin_id: str, config: dict[str, Any]) -> Plugin | None:
     """Return the plugin object. Only needed where `entry` names a module without a class."""
-
-
