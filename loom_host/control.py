@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,24 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await reader.readline()
-            await self._answer(line, writer)
-        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
-            pass  # the client went away or sent what is no line
+            await self._while_connected(reader, self._answer(line, writer))
+        except (ConnectionError, ValueError):
+            pass  # the client went away or sent too long a line
         finally:
             writer.close()
+
+    async def _while_connected(
+        self, reader: asyncio.StreamReader, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """A client that closes its end has left: its call or its events are given up."""
+        working = asyncio.create_task(work)
+        leaving = asyncio.create_task(reader.read())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            working.cancel()
+            leaving.cancel()
+            await asyncio.gather(working, leaving, return_exceptions=True)
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         try:

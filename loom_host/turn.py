@@ -15,8 +15,8 @@ from loom_sdk.events import new_id
 
 from .host import Host
 
-QUIET_S = 0.15
-"""So long nothing may be queued or running before the host counts as idle."""
+QUIET_LOOKS, LOOK_EVERY_S = 20, 0.01
+"""So often in a row nothing may be queued or running before the host counts as idle."""
 TURN_TIMEOUT_S = 120.0
 
 
@@ -123,13 +123,12 @@ class Listener:
 
 async def settle(host: Host, deadline: float) -> None:
     """Wait until nothing is queued or running. Raises DeadlineExceeded."""
-    quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < QUIET_S:
-        if host.busy():
-            quiet_since = time.monotonic()
+    idle = 0
+    while idle < QUIET_LOOKS:  # looks, not time: a stalled loop must not count as quiet
+        idle = 0 if host.busy() else idle + 1
         if time.monotonic() > deadline:
             raise DeadlineExceeded("the turn did not come to an end in time")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def speak_file(host: Host, path: Path, pace: str) -> Turn:

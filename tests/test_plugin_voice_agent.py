@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
+from typing import Any
 
 import pytest
 
 from loom_sdk import Call, Event, Item, Result
-from loom_sdk.errors import ActionFailed, DeadlineExceeded, PluginCrashed
+from loom_sdk.errors import ActionFailed, CapabilityNotFound, DeadlineExceeded, PluginCrashed
 from tests.voice_agent_host import (
+    CALCULATOR,
     SECOND,
     SUM,
     Broken,
+    ScriptedHost,
     ScriptedPort,
     agent,
     ask,
@@ -24,6 +28,7 @@ from tests.voice_agent_host import (
     send,
     spoken,
     utterance,
+    written,
 )
 
 
@@ -321,3 +326,51 @@ async def test_the_model_is_reminded_of_the_last_turns_of_its_session_only() -> 
 async def test_a_fault_of_the_agent_itself_ends_the_turn() -> None:
     found = await ask(host(loom_tools=lambda call: Result({"nonsense": 1})))
     assert (found["status"], found["code"]) == ("error", "CAPABILITY_ERROR")
+
+
+async def warmed(scripted: ScriptedHost, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The call that shows the model the tools after a start."""
+    monkeypatch.setattr(sys.modules["voice_agent_warm"], "POLL_S", 0.001)
+    driver = await agent(ScriptedPort(scripted), warm_up=True)
+    async with asyncio.timeout(5):
+        await scripted.read.wait()
+    method, context, _ = driver.lifecycle("stop")
+    await method(context)
+    return scripted.called("llm.chat")[-1]
+
+
+async def test_the_model_reads_the_tools_before_the_first_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted = host()
+    call = await warmed(scripted, monkeypatch)
+    await ask(scripted)
+    asked = scripted.called("llm.chat")[-1].arguments["messages"]
+    assert call.arguments["max_tokens"] == 1
+    assert call.arguments["messages"][:-1] == asked[:-1]
+
+
+async def test_warming_up_waits_for_tools_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists: list[list[dict[str, Any]]] = [[], [CALCULATOR | {"name": "b.first"}], [CALCULATOR]]
+    failures = [CapabilityNotFound("no model yet")]
+
+    def reply(call: Call) -> Result:
+        if failures:
+            raise failures.pop()
+        return written("H")
+
+    scripted = host(
+        llm_chat=reply,
+        loom_tools=lambda call: Result({"tools": lists.pop(0) if len(lists) > 1 else lists[0]}),
+    )
+    call = await warmed(scripted, monkeypatch)
+    assert "calculator.evaluate" in call.arguments["messages"][0]["content"]
+    assert len(scripted.called("llm.chat")) == 2
+
+
+async def test_stopping_ends_the_warming_up() -> None:
+    driver = await agent(ScriptedPort(host(loom_tools=None)), warm_up=True)
+    await asyncio.sleep(0)
+    method, context, _ = driver.lifecycle("stop")
+    await method(context)
+    assert len(asyncio.all_tasks()) == 1

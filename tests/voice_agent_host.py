@@ -54,6 +54,8 @@ class ScriptedHost(FakePort):
     order: list[str] = field(default_factory=list)
     """What happened: `publish TYPE`, `call CAPABILITY`, `item CAPABILITY`."""
     spoke: asyncio.Event = field(default_factory=asyncio.Event)
+    read: asyncio.Event = field(default_factory=asyncio.Event)
+    """The model has answered."""
 
     def publish(self, event: Event, call_id: str) -> int:
         self.order.append(f"publish {event.type}")
@@ -66,7 +68,10 @@ class ScriptedHost(FakePort):
         self.order.append(f"call {call.capability}")
         if call.capability not in self.script:
             raise CapabilityNotFound(f"nobody offers {call.capability!r}")
-        return self.script[call.capability](call)
+        result = self.script[call.capability](call)
+        if call.capability == "llm.chat":
+            self.read.set()
+        return result
 
     def events(self, kind: str) -> list[Event]:
         return [event for event in self.published if event.type == kind]
@@ -159,7 +164,7 @@ def host(**script: Any) -> ScriptedHost:
 
 
 async def agent(port: ScriptedPort, **config: Any) -> Driver:
-    plugin: Plugin = load_plugin("native", "voice-agent", **config)
+    plugin: Plugin = load_plugin("native", "voice-agent", **{"warm_up": False, **config})
     driver = Driver(plugin, Identity("loom/voice-agent"), FakePort(), port)
     method, context, _ = driver.lifecycle("start")
     await method(context)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from loom_host import status
 from loom_host.host import Host
-from loom_host.turn import Turn, ask_text, speak_file
+from loom_host.turn import Turn, ask_text, settle, speak_file
 from loom_sdk.errors import ActionFailed
 
 from .common import add_json, print_json, print_table, settings_of, size
 
 QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
+WARM_TIMEOUT_S = 120.0
 SHOWN = ("id", "tier", "state", "calls", "peak_memory", "restarts")
 
 
@@ -75,6 +77,7 @@ def _absolute(path: str) -> str:
 async def _warm(host: Host) -> None:
     """A demo is timed from the end of speech: wait until every plugin is ready or has failed."""
     await host.settled()
+    await settle(host, time.monotonic() + WARM_TIMEOUT_S)
     for row in status.plugin_rows(host):
         if row["state"] == "failed":
             print(f"loom: {row['name']}: {row['reason']}", file=sys.stderr)

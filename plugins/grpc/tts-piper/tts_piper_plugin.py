@@ -104,13 +104,9 @@ class Piper(Plugin):
             raise ActionFailed(
                 f"Piper could not speak with {name}: {error}", code="TTS_SYNTH_ERROR"
             ) from error
-        output = {
-            "sample_rate": sample_rate,
-            "duration_ms": samples * 1000 // sample_rate,
-            "engine": "piper",
-            "voice": name,
-        }
-        return Result(output)
+        duration_ms = samples * 1000 // sample_rate
+        output = {"sample_rate": sample_rate, "duration_ms": duration_ms}
+        return Result(output | {"engine": "piper", "voice": name})
 
     def _named(self, name: str) -> Any:
         """The voice that a caller asked for, which may name a pulled one but no path."""

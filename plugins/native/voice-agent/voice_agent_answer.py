@@ -45,6 +45,21 @@ class History:
             yield {"role": "assistant", "content": answer}
 
 
+async def offered_tools(ctx: AsyncContext, most: int) -> list[toolchoice.Tool]:
+    """The tools that this agent may use. Raises CapabilityNotFound on a host without any."""
+    result = await ctx.invoke("loom.tools", timeout_ms=2000)
+    return toolchoice.tools_of(result.output["tools"][:most])
+
+
+async def warm(ctx: AsyncContext, config: Mapping[str, Any]) -> None:
+    """Have the model read about the tools, so that its prompt cache holds them."""
+    tools = await offered_tools(ctx, config["max_tools"])
+    if tools:
+        messages = toolchoice.messages(tools, "Hello.")
+        arguments = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
+        await ctx.invoke("llm.chat", arguments, timeout_ms=60_000)
+
+
 class Answerer:
     """One question's way. Text goes to the speaker as it comes."""
 
@@ -81,11 +96,11 @@ class Answerer:
             return []
         try:
             with self._turn.stage("tools") as stage:
-                result = await self._ctx.invoke("loom.tools", timeout_ms=2000)
+                tools = await offered_tools(self._ctx, self._config["max_tools"])
                 stage.end(0)
         except CapabilityNotFound:
             return []
-        return toolchoice.tools_of(result.output["tools"][: self._config["max_tools"]])
+        return tools
 
     async def _choose(self, tools: list[toolchoice.Tool]) -> toolchoice.ToolChoice | None:
         """Raises InvalidArguments where the model's choice broke off."""

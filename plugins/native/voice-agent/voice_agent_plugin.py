@@ -11,10 +11,11 @@ import json
 import time
 from collections import OrderedDict
 
-from voice_agent_answer import Answerer, History
+from voice_agent_answer import Answerer, History, warm
 from voice_agent_speech import Speaker, stopped
 from voice_agent_split import speakable
 from voice_agent_turn import AGENT_TOPIC, Turn, spoken_apology, status_of, unix_ms
+from voice_agent_warm import warm_up
 
 from loom_sdk import AsyncContext, Event, Plugin, Result, on_event
 from loom_sdk.errors import LoomError, encode, mapping_of
@@ -37,15 +38,28 @@ class VoiceAgent(Plugin):
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._current: Running | None = None
         self._history = History(0)
+        self._warming: asyncio.Task[bool] | None = None
         self._deaf = False
         """The recogniser failed the last time; that is said once, not at every noise."""
 
     async def start(self, ctx: AsyncContext) -> None:
         self._history = History(self.config["history_turns"])
+        if self.config["warm_up"] and self.config["max_tools"]:
+            self._warming = asyncio.create_task(warm_up(ctx, self.config))
 
     async def stop(self, ctx: AsyncContext) -> None:
+        if self._warming is not None:
+            await stopped(self._warming)
         if self._current is not None:
             await stopped(self._current[1])
+
+    @on_event("loom.host", types=("host.ready",))
+    async def ready(self, ctx: AsyncContext, event: Event) -> None:
+        """The first question shall not pay for the model's first look at the tools."""
+        try:
+            await warm(ctx, self.config)
+        except LoomError as error:
+            ctx.log(f"the language model is not warm: {error.message}")
 
     @on_event("utterance", types=("utterance",))
     async def heard(self, ctx: AsyncContext, event: Event) -> None:

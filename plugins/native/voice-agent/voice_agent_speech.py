@@ -27,7 +27,7 @@ async def closing(stream: AsyncIterator[Item]) -> AsyncIterator[AsyncIterator[It
             await aclose()
 
 
-async def stopped(task: asyncio.Task[None]) -> None:
+async def stopped(task: asyncio.Task[Any]) -> None:
     """Cancel a task and wait for its end; its failure is for whoever awaits it."""
     task.cancel()
     await asyncio.wait([task])

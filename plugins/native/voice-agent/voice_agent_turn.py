@@ -135,6 +135,8 @@ class Turn:
             "tool": self.tool,
             "answer": self.answer,
             "stages_ms": self.stages_ms(),
+            "end_of_speech_unix_ms": _float(self.heard.get("end_of_speech_unix_ms")),
+            "heard_unix_ms": _float(self.heard.get("heard_unix_ms")),
             "first_audio_unix_ms": self.first_audio_unix_ms,
             "inside_us": {name: stage.inside_us for name, stage in self.stages.items()},
             "wall_us": {name: stage.wall_us for name, stage in self.stages.items()},

@@ -54,7 +54,7 @@ _VERBS: dict[str, tuple[tuple[str, ...], Binary]] = {
 _SAID = {
     "+": "plus", "-": "minus", "*": "times", "/": "divided by", "**": "to the power of",
     "//": "divided in whole by", "%": "percent", "mod": "modulo", "sqrt": "the square root of",
-    "cbrt": "the cube root of", "abs": "the absolute value of",
+    "cbrt": "the cube root of", "abs": "the absolute value of", "ln": "the natural logarithm of",
 }  # fmt: skip
 MAX_SAID_TOKENS = 9
 

@@ -17,7 +17,8 @@ class Prober(Plugin):
     def ask(self, ctx: Context, what: str, of: str = "", text: str = "") -> Any:
         """Use one service of the host, from a thread."""
         if what == "publish":
-            return ctx.publish(of, text or "probe", source="somebody-else", priority=500)
+            forged = Event("probe", topic=of, source="somebody-else", priority=500)
+            return ctx._port.publish(forged, ctx.call_id)
         if what == "invoke":
             return ctx.invoke(of, {"name": "x"}).output
         if what == "stream":
