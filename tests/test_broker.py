@@ -16,6 +16,7 @@ from loom_host.config import PluginSettings, Policy
 from loom_host.quotas import Quotas
 from loom_host.runtimes.fake import Serve
 from loom_sdk import Call, Item, Result
+from loom_sdk.calls import Effects
 from loom_sdk.context import AsyncPort
 from loom_sdk.errors import (
     ActionFailed,
@@ -29,7 +30,6 @@ from loom_sdk.errors import (
     PluginUnhealthy,
     QuotaExceeded,
 )
-from loom_sdk.plugin import Effects
 
 from .hosting import Rig, answering, failing, handle_of, offers, until
 
@@ -617,8 +617,8 @@ async def test_the_second_providers_own_schema_is_checked_too() -> None:
 
 
 async def test_every_provider_is_tried_and_the_last_error_told() -> None:
-    errors = {name: ActionFailed(name, code="X") for name in "abcd"}
-    async with several(**{name: failing(error) for name, error in errors.items()}) as rig:
+    a, b, c, d = (failing(ActionFailed(name, code="X")) for name in "abcd")
+    async with several(a=a, b=b, c=c, d=d) as rig:
         with pytest.raises(ActionFailed, match="d"):
             await rig.invoke("x.do")
         assert [provider for _, provider, _ in rig.observed] == list("abcd")

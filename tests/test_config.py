@@ -188,7 +188,7 @@ def at(place: tuple[str, ...], table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(KNOWN)), st.text(min_size=1, max_size=12))
 def test_an_unknown_key_is_always_an_error(place: tuple[str, ...], key: str) -> None:
     if key in {item.name for item in fields(KNOWN[place])}:
@@ -212,7 +212,7 @@ VALUES = st.recursive(
 )
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(
     st.sampled_from(
         [(*place, item.name) for place, kind in KNOWN.items() for item in fields(kind)]
@@ -227,7 +227,7 @@ def test_any_value_gives_settings_or_a_config_error(place: tuple[str, ...], valu
         assert error.message
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.dictionaries(st.text(max_size=8) | st.just("extends"), VALUES))
 def test_any_table_gives_settings_or_a_loom_error(data: dict[str, Any]) -> None:
     try:
@@ -243,7 +243,7 @@ TABLES = st.recursive(
 ).filter(lambda value: isinstance(value, dict))
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(TABLES, TABLES)
 def test_merging_replaces_all_but_tables(base: Any, changes: Any) -> None:
     merged = merge(base, changes)
@@ -257,10 +257,11 @@ def test_merging_replaces_all_but_tables(base: Any, changes: Any) -> None:
 
 # Quotas are settings too.
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.integers(0, 10**12), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " ", "  "]))
 def test_sizes_with_units(count: int, unit: str, space: str) -> None:
     assert parse_size(f"{count}{space}{unit}") == count * UNITS[unit]
@@ -268,7 +269,7 @@ def test_sizes_with_units(count: int, unit: str, space: str) -> None:
     assert parse_size(count) == count
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(VALUES)
 def test_any_size_is_a_number_or_a_value_error(value: Any) -> None:
     try:
@@ -283,7 +284,7 @@ def test_what_is_no_size(value: Any) -> None:
         parse_size(value)
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.sampled_from([item.name for item in fields(Quotas)]), VALUES)
 def test_any_quota_is_kept_or_told(name: str, value: Any) -> None:
     try:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
+
 from loom_host import Host
 from loom_host.control import ControlServer, ask, event_row, socket_path
 from loom_sdk import Event
@@ -158,7 +159,7 @@ async def test_whatever_a_client_sends_the_host_goes_on(tmp_path: Path) -> None:
         assert (await one(host, "ps"))[0]["state"] == "ready"
 
 
-@runs(max_examples=100)
+@runs(max_examples=30, deadline=None)
 @given(st.binary(max_size=3000), st.dictionaries(st.text(), st.text()))
 def test_every_event_is_plain_data(payload: bytes, metadata: dict[str, str]) -> None:
     row = event_row(Event("x", payload, metadata, topic="t"))

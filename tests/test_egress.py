@@ -107,7 +107,9 @@ async def test_only_granted_origins(granted: str, url: str) -> None:
     assert caught.value.permission == f"network:{origin(url)}"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"]
+)
 async def test_a_granted_name_does_not_lead_to_a_private_address(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -217,7 +219,7 @@ def test_origin(url: str, expected: str) -> None:
         "file:///etc/passwd",
         "//a",
         "http://[1",
-    ],  # fmt: skip
+    ],
 )
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(InvalidArguments):

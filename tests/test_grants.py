@@ -85,11 +85,13 @@ def test_a_kind_is_granted_only_where_asked_and_allowed(kind: str) -> None:
 def test_a_wider_ask_is_narrowed(
     kind: str, asked: str, allowed: str, granted: tuple[str, ...]
 ) -> None:
-    wants = {
-        "publish": lambda: manifest(publishes=(asked,)),
-        "subscribe": lambda: manifest(subscribes=(SubscriptionSpec(asked),)),
-    }.get(kind, lambda: manifest(permissions=Permissions(**{kind: (asked,)})))  # type: ignore[arg-type]  # a table
-    assert grant("p", wants(), {kind: (allowed,)}).allowed.get(kind, ()) == granted
+    if kind == "publish":
+        wants = manifest(publishes=(asked,))
+    elif kind == "subscribe":
+        wants = manifest(subscribes=(SubscriptionSpec(asked),))
+    else:
+        wants = manifest(permissions=Permissions(**{kind: (asked,)}))  # type: ignore[arg-type]  # a table
+    assert grant("p", wants, {kind: (allowed,)}).allowed.get(kind, ()) == granted
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ async def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("rate", "burst"), [(3.0, 3), (0.5, 1)])
 def test_rate(monkeypatch: pytest.MonkeyPatch, rate: float, burst: int) -> None:
     clock = [100.0]
-    monkeypatch.setattr(handle_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     slots = Slots("a/p", 1, rate)
     for _ in range(burst):
         slots.spend()

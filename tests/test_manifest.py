@@ -156,7 +156,7 @@ PLACES = {
 }
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(PLACES)), st.text(min_size=1, max_size=12))
 def test_an_unknown_key_is_always_an_error(place: str, key: str) -> None:
     data = copy.deepcopy(FULL)
@@ -194,7 +194,7 @@ PATHS = sorted(
 )
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.sampled_from(PATHS), VALUES)
 def test_any_value_gives_a_manifest_or_a_loom_error(path: str, value: Any) -> None:
     try:
@@ -203,7 +203,7 @@ def test_any_value_gives_a_manifest_or_a_loom_error(path: str, value: Any) -> No
         assert error.message
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.dictionaries(st.sampled_from(_TABLES[""]) | st.text(max_size=5), VALUES))
 def test_any_table_gives_a_manifest_or_a_loom_error(data: dict[str, Any]) -> None:
     try:
@@ -212,7 +212,7 @@ def test_any_table_gives_a_manifest_or_a_loom_error(data: dict[str, Any]) -> Non
         assert error.message
 
 
-@runs(max_examples=40, deadline=None)
+@runs(max_examples=25, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_file_gives_a_manifest_error(tmp_path_factory: Any, content: bytes) -> None:
     path = tmp_path_factory.mktemp("m") / "plugin.toml"

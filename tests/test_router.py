@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as runs
@@ -11,17 +13,17 @@ from loom_host.config import PRIVACY, Policy
 from loom_host.router import CLOUD_MS, HYBRID_MS, LOCAL_MS, Candidate, Decision, decide
 
 
-def local(confidence: float = 0.7, **fields: object) -> Candidate:
-    return Candidate("here", "local", confidence, **fields)  # type: ignore[arg-type]  # a table
+def local(confidence: float = 0.7, **fields: Any) -> Candidate:
+    return Candidate("here", "local", confidence, **fields)
 
 
-def cloud(cost: float = 0.0, **fields: object) -> Candidate:
-    return Candidate("there", "cloud", 0.9, cost=cost, **fields)  # type: ignore[arg-type]  # a table
+def cloud(cost: float = 0.0, **fields: Any) -> Candidate:
+    return Candidate("there", "cloud", 0.9, cost=cost, **fields)
 
 
 LOCAL_ONLY = Policy(privacy="local-only")
 PRIVATE = Policy(privacy="private")
-GONE = {"available": False, "why_not": "failed"}
+GONE: dict[str, Any] = {"available": False, "why_not": "failed"}
 
 TABLE: list[tuple[str, list[Candidate], Policy, str, str, tuple[str, ...]]] = [
     ("local-only", [cloud(), local()], LOCAL_ONLY, "Local",

@@ -409,7 +409,8 @@ async def test_a_child_with_another_token_is_refused(bench: Bench) -> None:
 async def test_endless_loop_is_killed_within_the_deadline(bench: Bench) -> None:
     for capability in ("hostile.loop", "hostile.block"):
         async with bench.plugin("Hostile") as hostile:
-            seconds, error = await timed(with_deadline(hostile, Call(capability, {}), 0.3))
+            call = Call(capability, {}, remaining_ms=300)
+            seconds, error = await timed(with_deadline(hostile, call, 0.3))
             assert isinstance(error, TimeoutError)
             assert seconds < 0.3 + SLACK_S + 0.05
             assert "did not stop" in await hostile.wait_exit()

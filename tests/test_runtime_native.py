@@ -149,12 +149,17 @@ async def test_a_blocked_thread_is_abandoned_and_the_plugin_degraded_until_it_en
         assert instance.usage().extra == {"abandoned_threads": 1}
 
 
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("loom-")]
+
+
 async def test_threads_are_kept_and_ended() -> None:
+    await until(lambda: not threads())
     async with lab() as instance:
         for _ in range(5):
             await call(instance, "greet", name="bo")
-        assert [t.name for t in threading.enumerate()].count("loom-lab") == 1
-    await until(lambda: not [t for t in threading.enumerate() if t.name.startswith("loom-")])
+        assert threads() == ["loom-lab"]
+    await until(lambda: not threads())
 
 
 async def test_events() -> None:
@@ -195,6 +200,21 @@ async def test_a_stop_that_fails_is_told_and_its_threads_end(how: str) -> None:
     with pytest.raises((RuntimeError, TimeoutError)):
         await instance.aclose(0.05)
     assert instance._idle == []
+
+
+async def test_async_start_and_stop() -> None:
+    instance = await NativeRuntime().start(spec_of("studio"), Host())
+    await instance.aclose(1.0)
+    instance = await NativeRuntime().start(spec_of("studio", config={"fail_at_stop": True}), Host())
+    with pytest.raises(ActionFailed, match="studio raised SystemExit: 5"):
+        await instance.aclose(1.0)
+
+
+async def test_an_event_handlers_own_error_stays_itself() -> None:
+    instance = await NativeRuntime().start(spec_of("studio"), Host())
+    with pytest.raises(ActionFailed, match="no idea"):
+        await instance.handle_event(Event("x", topic="query", metadata={"text": "nothing"}))
+    await instance.aclose(1.0)
 
 
 async def test_wait_exit_waits() -> None:

@@ -76,7 +76,7 @@ def loom_errors(draw: st.DrawFn) -> LoomError:
     return kind(message, **fields)
 
 
-@runs(max_examples=200, deadline=None)
+@runs(max_examples=80, deadline=None)
 @given(loom_errors())
 def test_nothing_is_lost_on_the_wire(error: LoomError) -> None:
     info = encode(error)
@@ -88,7 +88,7 @@ def test_nothing_is_lost_on_the_wire(error: LoomError) -> None:
     assert encode(back) == info
 
 
-@runs(max_examples=200, deadline=None)
+@runs(max_examples=80, deadline=None)
 @given(st.sampled_from([*errors._BY_CODE, "OWN"]), TEXTS, TEXTS | st.sampled_from(
     ["[]", "1", "{}", '{"plugin_id": 1, "limit": "x", "used": null, "permission": []}']
 ))  # fmt: skip

@@ -34,25 +34,26 @@ def patterns(draw: st.DrawFn) -> str:
     return ".".join(tokens)
 
 
-@runs(deadline=None)
+@runs(max_examples=60, deadline=None)
 @given(patterns(), st.sampled_from(TOPICS))
 def test_matches_is_the_definition(pattern: str, topic: str) -> None:
     assert matches(pattern, topic) == reference(pattern.split("."), topic.split("."))
 
 
-@runs(deadline=None)
+@runs(max_examples=60, deadline=None)
 @given(patterns(), patterns())
 def test_covers_is_every_topic_of_the_one_in_the_other(allowed: str, asked: str) -> None:
     every = all(matches(allowed, topic) for topic in TOPICS if matches(asked, topic))
     assert covers(allowed, asked) == every
 
 
-@runs(deadline=None)
+@runs(max_examples=60, deadline=None)
 @given(patterns(), st.sampled_from(TOPICS))
 def test_a_topic_is_covered_where_it_matches(pattern: str, topic: str) -> None:
     assert covers(pattern, topic) == matches(pattern, topic)
 
 
+@runs(max_examples=60, deadline=None)
 @given(patterns())
 def test_every_pattern_covers_itself_and_is_covered_by_all(pattern: str) -> None:
     check_pattern(pattern)
@@ -60,7 +61,9 @@ def test_every_pattern_covers_itself_and_is_covered_by_all(pattern: str) -> None
     assert covers(">", pattern)
 
 
-@pytest.mark.parametrize("topic", ["", ".", "a.", ".a", "a..b", "*", "a.*", ">", "a.>", "a b", "a\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "topic", ["", ".", "a.", ".a", "a..b", "*", "a.*", ">", "a.>", "a b", "a\n"]
+)
 def test_what_is_no_topic(topic: str) -> None:
     with pytest.raises(BusError, match="is not a topic"):
         check_topic(topic)
@@ -72,6 +75,7 @@ def test_what_is_no_pattern(pattern: str) -> None:
         check_pattern(pattern)
 
 
+@runs(max_examples=60, deadline=None)
 @given(st.text(max_size=12))
 def test_every_topic_is_a_pattern_that_matches_only_itself(text: str) -> None:
     try:

@@ -101,7 +101,7 @@ def plan() -> list[Recording]:
         return _asked("espeak-ng", voice, loom, text, file=f"espeak_{file}.wav", **pace)
 
     return [
-        piper("12x9_noisy", loom, TWELVE, noise=True, hard=True),
+        piper("12x9_noisy", loom, TWELVE, noise=True),
         piper("12x9_clean", loom, TWELVE),
         piper("45plus17_noisy", loom, PLUS, noise=True, hard=True),
         piper("45plus17_clean", loom, PLUS),
@@ -112,7 +112,7 @@ def plan() -> list[Recording]:
         piper("no_wake_clean", None, TWELVE),
         piper("no_wake_noisy", None, MINUS, noise=True),
         piper("12x9_44100_stereo", loom, TWELVE, pause=True, sample_rate=44_100, channels=2),
-        piper("45plus17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True, hard=True),
+        piper("45plus17_8000_noisy", loom, PLUS, sample_rate=8_000, noise=True),
         espeak("us_f3_12x9_clean", "en-us+f3", TWELVE, pause=True),
         espeak("us_f2_12x9_noisy", "en-us+f2", TWELVE, noise=True, words_per_minute=150),
         espeak("us_m_45plus17_clean", "en-us", PLUS, pause=True),

@@ -82,6 +82,7 @@ class NativeInstance:
         self._spec = spec
         self._driver = Driver(plugin, identity, bridge, services)
         self._idle: list[Worker] = []
+        self._closed = False
         self._abandoned: list[Worker] = []
         self._abandoned_total = 0
         self.declaration = Declaration(
@@ -105,10 +106,23 @@ class NativeInstance:
             self._abandoned.append(worker)
             raise
         except BaseException:
-            self._idle.append(worker)
+            self._give_back(worker)
             raise
-        self._idle.append(worker)
+        self._give_back(worker)
         return answer
+
+    def _give_back(self, worker: Worker) -> None:
+        if self._closed:
+            worker.stop()
+        else:
+            self._idle.append(worker)
+
+    def end_threads(self) -> None:
+        """Those at work end after it."""
+        self._closed = True
+        for worker in self._idle:
+            worker.stop()
+        self._idle.clear()
 
     async def start(self) -> None:
         method, context, is_async = self._driver.lifecycle("start")
@@ -183,9 +197,7 @@ class NativeInstance:
         except SystemExit as error:
             raise _failed(self._spec.name, error) from error
         finally:
-            for worker in self._idle:
-                worker.stop()
-            self._idle.clear()
+            self.end_threads()
 
     def usage(self) -> Usage:
         return Usage(extra={"abandoned_threads": self._abandoned_total})
@@ -206,7 +218,11 @@ class NativeRuntime:
             plugin = await importer.submit(lambda: _create(spec))
             plugin.config = dict(spec.config)
             instance = NativeInstance(spec, plugin, services)
-            await instance.start()
+            try:
+                await instance.start()
+            except BaseException:
+                instance.end_threads()
+                raise
         except LoomError:
             raise
         except (Exception, SystemExit) as error:

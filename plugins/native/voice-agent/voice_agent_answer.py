@@ -51,15 +51,6 @@ async def offered_tools(ctx: AsyncContext, most: int) -> list[toolchoice.Tool]:
     return toolchoice.tools_of(result.output["tools"][:most])
 
 
-async def warm(ctx: AsyncContext, config: Mapping[str, Any]) -> None:
-    """Have the model read about the tools, so that its prompt cache holds them."""
-    tools = await offered_tools(ctx, config["max_tools"])
-    if tools:
-        messages = toolchoice.messages(tools, "Hello.")
-        arguments = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
-        await ctx.invoke("llm.chat", arguments, timeout_ms=60_000)
-
-
 class Answerer:
     """One question's way. Text goes to the speaker as it comes."""
 

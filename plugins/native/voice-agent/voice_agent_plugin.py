@@ -11,7 +11,7 @@ import json
 import time
 from collections import OrderedDict
 
-from voice_agent_answer import Answerer, History, warm
+from voice_agent_answer import Answerer, History
 from voice_agent_speech import Speaker, stopped
 from voice_agent_split import speakable
 from voice_agent_turn import AGENT_TOPIC, Turn, spoken_apology, status_of, unix_ms
@@ -52,14 +52,6 @@ class VoiceAgent(Plugin):
             await stopped(self._warming)
         if self._current is not None:
             await stopped(self._current[1])
-
-    @on_event("loom.host", types=("host.ready",))
-    async def ready(self, ctx: AsyncContext, event: Event) -> None:
-        """The first question shall not pay for the model's first look at the tools."""
-        try:
-            await warm(ctx, self.config)
-        except LoomError as error:
-            ctx.log(f"the language model is not warm: {error.message}")
 
     @on_event("utterance", types=("utterance",))
     async def heard(self, ctx: AsyncContext, event: Event) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from loom_sdk import AsyncContext, toolchoice
 from loom_sdk.errors import LoomError
 
-POLL_S = 0.5
+POLL_S = 0.1
 PATIENCE_S = 60.0
 """Models load in seconds; a provider that comes later meets a cold first question."""
 QUESTION = "Hello"
