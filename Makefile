@@ -10,7 +10,7 @@ demo: install models wasm
 	$(BIN)/loom demo
 
 test: install models wasm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not soak"
 
 lint: install
 	$(BIN)/ruff check .
@@ -22,7 +22,7 @@ bench: install models wasm
 	$(BIN)/python -m bench
 
 soak: install models wasm
-	$(BIN)/python -m pytest -m "soak or slow"
+	$(BIN)/python -m pytest -m soak
 
 install: $(STAMP)
 

@@ -93,7 +93,7 @@ class Turn:
         }
 
 
-TOPICS = ("utterance", "wake", "transcript", "agent.voice", "audio.out")
+TOPICS = ("vad", "utterance", "wake", "transcript", "agent.voice", "audio.out")
 
 
 class Listener:

@@ -192,6 +192,7 @@ async def test_a_start_that_fails_is_told(how: str, told: str) -> None:
     with pytest.raises((PluginLoadError, ActionFailed), match=told):
         async with lab(config={"fail_at_start": how}):
             pass
+    await until(lambda: not threads())
 
 
 @pytest.mark.parametrize("how", ["raise", "hang"])

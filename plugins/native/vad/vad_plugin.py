@@ -111,7 +111,9 @@ class Vad(Plugin):
             "end_of_speech_unix_ms": f"{speech.arrived_ms:.1f}",
         }
         stream.utterances += 1
-        ctx.publish("utterance", "utterance", pcm, metadata=metadata, priority=70)
+        ctx.publish(
+            "utterance", "utterance", pcm, metadata=metadata, priority=70, traceparent="new"
+        )
 
 
 def _ms(samples: int) -> str:

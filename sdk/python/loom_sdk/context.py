@@ -205,7 +205,8 @@ class Context(_Base):
         """Publish an event; returns how many subscriptions got it.
 
         Args:
-            fields: `metadata`, `tags`, `priority`, `confidence` of `Event`.
+            fields: `metadata`, `tags`, `priority`, `confidence` of `Event`; a source begins a
+                trace with `traceparent="new"`.
         """
         event = self._event(type, payload, fields | {"topic": topic})
         return self._port.publish(event, self._call_id)
