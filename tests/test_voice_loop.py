@@ -90,7 +90,7 @@ async def _right(host: Host, path: Path) -> Turn:
     return turn
 
 
-SWAPS = {
+SWAPS: dict[str, tuple[dict[str, Any], Path]] = {
     "pocketsphinx": ({"providers": {"stt.transcribe": ["stt-pocketsphinx"]}}, JARVIS),
     "espeak": ({"providers": {"tts.synthesize": ["tts-espeak"]}}, QUESTION),
     "native whisper": ({"plugins": {"stt-whisper": {"tier": "native"}}}, QUESTION),
