@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .table import Row, show
 
-GROUPS = ("bus", "invoke", "startup", "voice")
+GROUPS = ("bus", "invoke", "startup")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -146,8 +146,8 @@ _VERBS = {
 }
 
 
-def reach(manifest: Manifest, grants: Grants) -> list[str]:
-    """What the plugin can do, in words: `can hear: microphone`."""
+def reach(manifest: Manifest, grants: Grants, tier: str = "") -> list[str]:
+    """What the plugin can do, in words: `can hear: microphone`. `tier`: where it really runs."""
     words = []
     if any(grants.permits("subscribe", t) for t in ("audio.mic", "utterance")):
         words.append("can hear: microphone")
@@ -157,11 +157,15 @@ def reach(manifest: Manifest, grants: Grants) -> list[str]:
         values = grants.allowed.get(kind, ())
         if values:
             words.append(f"{text}: {', '.join(values)}")
-    if manifest.tier == "native":
-        words.append("runs in the host: nothing is isolated")
+    if isolation := _OPEN_TIERS.get(tier or manifest.tier):
+        words.append(isolation)
     return words or ["nothing"]
 
 
+_OPEN_TIERS = {
+    "native": "runs in the host: nothing is isolated",
+    "grpc": "runs as the host's user: network and files are not isolated",
+}
 _REACH: Iterable[tuple[str, str]] = (
     ("network", "can send to"),
     ("devices", "can use"),

@@ -66,6 +66,6 @@ def reach_row(handle: PluginHandle) -> dict[str, Any]:
         "name": handle.name,
         "id": handle.spec.id,
         "tier": handle.spec.tier,
-        "reach": reach(handle.manifest, handle.grants),
+        "reach": reach(handle.manifest, handle.grants, handle.spec.tier),
         "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
     }
