@@ -135,11 +135,14 @@ class ControlServer:
         }
 
     async def _publish(self, request: dict[str, Any]) -> dict[str, Any]:
+        span = self._host.telemetry.tracer.start(f"cli {request['topic']}")
+        span.end()
         event = Event(
             request.get("type", "message"),
             request.get("payload", "").encode(),
             dict(request.get("metadata", {})),
             source="cli",
+            traceparent=span.traceparent,
         )
         return {"delivered": await self._host.bus.publish(request["topic"], event)}
 

@@ -114,7 +114,7 @@ def alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Loom:
 def test_ps(loom: Loom) -> None:
     table = loom("ps")
     assert table.splitlines()[0].split()[:3] == ["NAME", "TIER", "STATE"]
-    assert "lab: memory unenforced: native code shares the host's process" in table
+    assert "unenforced: native code shares the host's process: memory, cpu" in table
     assert "sulky: sulky did not start: ImportError" in table
     rows = {row["name"]: row for row in loom.json("ps")}
     assert (rows["lab"]["state"], rows["sulky"]["state"]) == ("ready", "failed")

@@ -46,9 +46,20 @@ async def ps(arguments: argparse.Namespace) -> int:
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")
-        for quota, how in row["unenforced"].items():
-            print(f"{row['name']}: {quota} {how}")
+    for how, (quotas, names) in _unenforced(rows).items():
+        print(f"{how}: {', '.join(quotas)} of {', '.join(names)}")
     return 0
+
+
+def _unenforced(rows: list[dict[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
+    """How a quota is not enforced -> the quotas and the plugins that it holds for."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for row in rows:
+        for quota, how in row["unenforced"].items():
+            quotas, names = found.setdefault(how, ([], []))
+            quotas += [quota] if quota not in quotas else []
+            names += [row["name"]] if row["name"] not in names else []
+    return found
 
 
 async def why_denied(arguments: argparse.Namespace) -> int:
