@@ -76,10 +76,11 @@ class Supervisor:
         One that crashes or hangs at start is tried again, but nobody waits for that.
         """
         handles = self._handles = list(handles)
+        background = {h.name for h in handles if h.settings.start == "background"}
         graph = start_order(dependencies(handles))
         self._settled = {handle.name: asyncio.Event() for handle in handles}
         for handle in handles:
-            task = asyncio.create_task(self._live(handle, graph[handle.name]))
+            task = asyncio.create_task(self._live(handle, graph[handle.name] - background))
             self._tasks[handle.name] = task
         await asyncio.gather(
             *(self._settled[h.name].wait() for h in handles if h.settings.start == "eager")
