@@ -177,7 +177,9 @@ class Supervisor:
     async def _probe(self, instance: PluginInstance) -> str:
         """What is wrong; with `!` in front where there was no answer at all."""
         try:
-            return await asyncio.wait_for(instance.health(), HEALTH_TIMEOUT_S)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that meets the answer.
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                return await instance.health()
         except Exception as error:
             return f"!{error or 'no answer'}"
 
