@@ -21,6 +21,8 @@ from wasmtime.component import Component
 
 from loom_sdk.errors import PluginLoadError
 
+from .contract import compile_component
+
 _KEY_BYTES = 32
 _KEPT_ENTRIES = 32
 WASMTIME = importlib.metadata.version("wasmtime")
@@ -47,21 +49,57 @@ class CodeCache:
         self._suffix = hashlib.sha256(made_by.encode()).hexdigest()[:16]
         self._key = b""
 
+    def name_of(self, wasm: bytes) -> str:
+        """An entry's name. Raises PluginLoadError when the folder's key is not ours."""
+        self._prepare()
+        return f"{hashlib.sha256(wasm).hexdigest()}-{self._suffix}"
+
+    def verified(self, name: str) -> int | None:
+        """An open file of compiled code that is authentic, None where there is none.
+
+        Another user may open it again through /proc/self/fd, as nobody can by its path: the
+        folder is private.
+        """
+        path = self.folder / f"{name}.cwasm"
+        try:
+            expected = path.with_suffix(".mac").read_bytes()
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as code:
+                authentic = hmac.compare_digest(expected, self._mac(name, code))
+            if authentic:
+                os.utime(file)
+                os.fchmod(file, 0o644)
+                self.hits += 1
+                return file
+        except (OSError, ValueError):
+            pass
+        os.close(file)
+        return None
+
+    def keep(self, name: str, code: bytes) -> int:
+        """Authenticate and store code that was compiled elsewhere; as an open file.
+
+        Raises PluginLoadError where the folder cannot be written.
+        """
+        self.compiled += 1
+        self._store(name, code)
+        file = self.verified(name)
+        if file is None:
+            raise PluginLoadError(f"{self.folder} cannot be written: free some space there")
+        self.hits -= 1
+        return file
+
     def component(self, engine: Engine, wasm: bytes) -> Component:
         """Load or compile. Raises PluginLoadError when it is no valid component."""
-        self._prepare()
-        name = f"{hashlib.sha256(wasm).hexdigest()}-{self._suffix}"
+        name = self.name_of(wasm)
         found = self._load(engine, name)
         if found is not None:
             self.hits += 1
             return found
-        try:
-            made = Component(engine, wasm)
-        except WasmtimeError as error:
-            cause = str(error).strip().splitlines()[-1].strip()
-            raise PluginLoadError(
-                f"this is no component that wasmtime {WASMTIME} can compile: {cause}"
-            ) from error
+        made = compile_component(engine, wasm)
         self.compiled += 1
         self._store(name, made.serialize())
         return made
@@ -103,7 +141,7 @@ class CodeCache:
         except (OSError, ValueError, WasmtimeError):
             return None
 
-    def _store(self, name: str, code: bytearray) -> None:
+    def _store(self, name: str, code: bytes | bytearray) -> None:
         path = self.folder / f"{name}.cwasm"
         # A full disk costs the next start its time, not this one its plugin.
         with contextlib.suppress(OSError):

@@ -44,4 +44,4 @@ def _declaration(answer: dict[str, Any]) -> Declaration:
         )
         for item in answer["subscriptions"]
     )
-    return Declaration(capabilities, subscriptions)
+    return Declaration(capabilities, subscriptions, answer.get("inferred", False))

@@ -4,8 +4,8 @@
     Loaded      a component whose imports and exports were checked
     Guest       one store: its state lives until a trap or `close`
 
-Nothing ambient reaches a guest: WASI is linked with no folder, no variable, no argument, no
-socket, and the imports of `plugin.wit` go to the port that the guest was made with.
+Nothing ambient reaches a guest: WASI is linked with no folder but those granted, no variable, no
+argument, no socket, and the imports of `plugin.wit` go to the port that the guest was made with.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasmtime import Config, Store, WasiConfig, WasmtimeError
 from wasmtime import Engine as WasmtimeEngine
@@ -23,74 +24,55 @@ from wasmtime.component import Component, Linker
 
 from loom_sdk.errors import ErrorInfo, InvalidArguments, PluginLoadError, decode
 
-from . import marshal, memory, pollable, traps
-from .cache import CodeCache
-from .codecs import Failed, Ok, TooLarge
-from .contract import EXPORTS, HOST, PLUGIN, Loaded
+from . import epochs, memory, pollable, traps
+from .border import Call
+from .component_types import Function
+from .contract import HOST, PLUGIN, Loaded, check_preamble
+from .foreign import ForeignGuest
+from .fuel import metered
 from .host_imports import HostImports
+from .preopens import Preopen
+from .ticker import Ticker
 from .ticket import Stopped, Ticket, TicketedPort
+from .values import Failed, Ok, TooLarge
 
-TICK_S = 0.01
-"""Length of an epoch: how late a deadline may be noticed. Stopping does not wait for it."""
+if TYPE_CHECKING:
+    from .cache import CodeCache
 
-_SETTINGS = "epochs"
+SETTINGS = ("epochs", "epochs fuel")
+"""Names what compiled code depends on; how it was compiled is no part of it. The
+second where fuel is metered."""
 _LIFT_LIMIT = 64 * 1024**2
 
 
-class Ticker:
-    """Moves the engine's epoch every 10 ms while a guest runs; one thread, started at need."""
-
-    def __init__(self, move: Callable[[], None]) -> None:
-        self._move = move
-        self._running = 0
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._running += 1
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="loom-wasm-ticker", daemon=True
-                )
-                self._thread.start()
-        self._wake.set()
-
-    def __exit__(self, *raised: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if not self._running:
-                self._wake.clear()
-
-    def _work(self) -> None:
-        while not self._ended.wait(TICK_S):
-            self._move()
-            self._wake.wait()
-
-    def close(self) -> None:
-        self._ended.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-
-
 class Engine:
-    """One wasmtime engine: compiled code is shared, an epoch reaches every guest's check."""
+    """One wasmtime engine: compiled code is shared, an epoch reaches every guest's check.
 
-    def __init__(self, cache_dir: Path) -> None:
+    Args:
+        cache_dir: of compiled code; None where code comes compiled, as in a worker process.
+        parallel: compile in as many threads as there are processors.
+        metered: count fuel.
+    """
+
+    def __init__(
+        self, cache_dir: Path | None = None, parallel: bool = True, metered: bool = False
+    ) -> None:
         config = Config()
         config.epoch_interruption = True
+        config.consume_fuel = metered
+        config.parallel_compilation = parallel
         self.wasmtime = WasmtimeEngine(config)
         self.ticker = Ticker(self.wasmtime.increment_epoch)
-        self.cache = CodeCache(cache_dir, _SETTINGS)
+        self._cache_dir, self._metered = cache_dir, metered
         self.running = threading.local()
         self._loading = threading.Lock()
         self._plain: tuple[Linker, Component] | None = None
 
-    def load(self, path: Path) -> Loaded:
+    def load(self, path: Path, direct: bool = True) -> Loaded:
         """Load a component, from the cache of compiled code where it can.
+
+        Args:
+            direct: as for `Loaded`.
 
         Raises:
             PluginLoadError: unreadable, no component, unknown imports or another contract.
@@ -99,17 +81,31 @@ class Engine:
             wasm = path.read_bytes()
         except OSError as error:
             raise PluginLoadError(f"cannot read {path}: {error.strerror}") from error
+        check_preamble(wasm, path.name)
         with self._loading:
             try:
-                component = self.cache.component(self.wasmtime, wasm)
+                component = self._cache.component(self.wasmtime, wasm)
             except PluginLoadError as error:
                 raise PluginLoadError(f"{path.name}: {error.message}") from error
             if self._plain is None:
-                linker = Linker(self.wasmtime)
-                linker.add_wasip2()
-                adapter = self.cache.component(self.wasmtime, pollable.adapter_wasm())
-                self._plain = linker, adapter
-        return Loaded(component, self.wasmtime, path.name)
+                self._link_plain(self._cache.component(self.wasmtime, pollable.adapter_wasm()))
+        return Loaded(component, self.wasmtime, path.name, direct)
+
+    @cached_property
+    def _cache(self) -> CodeCache:
+        from .cache import CodeCache  # a worker process does without
+
+        assert self._cache_dir is not None, "an engine without a cache loads compiled code only"
+        return CodeCache(self._cache_dir, SETTINGS[self._metered])
+
+    def prepare(self) -> None:
+        """Make what every guest needs, without a cache; takes 10 ms. A fork inherits it."""
+        self._link_plain(Component(self.wasmtime, pollable.adapter_wasm()))
+
+    def _link_plain(self, adapter: Component) -> None:
+        linker = Linker(self.wasmtime)
+        linker.add_wasip2()
+        self._plain = linker, adapter
 
     def linker(self, loaded: Loaded) -> Linker:
         """Imports of one component. Which guest calls is known by the thread."""
@@ -117,8 +113,8 @@ class Engine:
         linker.add_wasip2()
         pollable.shadow(linker, lambda: self.running.guest.wait)
         with linker.root() as root, root.add_instance(HOST) as interface:
-            for name, signature in loaded.imports.items():
-                marshal.serve(interface, name, signature, self._import(name), _LIFT_LIMIT)
+            for name, kind in loaded.imports.items():
+                loaded.serve(interface, name, kind, self._import(name), _LIFT_LIMIT)
         return linker
 
     def _import(self, name: str) -> Callable[..., Any]:
@@ -152,19 +148,25 @@ class Guest:
         linker: Linker,
         port: TicketedPort,
         limits: traps.Limits,
+        preopens: tuple[Preopen, ...] = (),
     ) -> None:
         self._engine, self._loaded, self._limits, self._port = engine, loaded, limits, port
         self._host = HostImports(port, limits.plugin_id, limits.output_bytes)
         self.dead = False
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[Any, Call] = {}
+        foreign = loaded.foreign
+        self._foreign = ForeignGuest(foreign, self._call_foreign) if foreign else None
         self._linker, self._addresses = linker, frozenset[int]()
         self._store = Store(engine.wasmtime)
-        self._store.set_limits(memory_size=limits.memory)
-        self._store.set_wasi(self._wasi())
-        self._on_epoch = marshal.on_epoch(self._store, lambda: port.ticket.check())
+        self._store.set_limits(limits.memory, limits.tables, **traps.STORE_LIMITS)
+        self._store.set_wasi(self._wasi(preopens))
+        self._on_epoch = epochs.on_epoch(self._store, lambda: port.ticket.check())
+        self._store.set_epoch_deadline(1)  # each check moves it on
 
-    def _wasi(self) -> WasiConfig:
+    def _wasi(self, preopens: tuple[Preopen, ...]) -> WasiConfig:
         wasi = WasiConfig()
+        for path, inside, writable in preopens:
+            wasi.preopen_dir(path, inside, writable)
         wasi.stdout_custom = self._host.printed("stdout")
         wasi.stderr_custom = self._host.printed("stderr")
         return wasi
@@ -176,24 +178,39 @@ class Guest:
             self.wait = self._engine.waiter(self._store)
             return self._linker.instantiate(self._store, self._loaded.component)
 
-        instance, self._addresses = self._guarded(ticket, lambda: memory.watching(create))
-        interface = instance.get_export_index(self._store, PLUGIN)
-        for name in EXPORTS:
-            index = instance.get_export_index(self._store, name, interface)
-            self._functions[name] = instance.get_func(self._store, index)
+        instance, self._addresses = self._guarded(ticket, memory.watching, create)
+        if self._loaded.foreign is not None:
+            for path, kind in self._loaded.foreign.functions.items():
+                self._functions[path] = self._bound(instance, path, kind)
+        for name, kind in self._loaded.exports.items():
+            self._functions[name] = self._bound(instance, (PLUGIN, name), kind)
+
+    def _bound(self, instance: Any, path: tuple[str, ...], kind: Function) -> Call:
+        index = None
+        for name in path:
+            index = instance.get_export_index(self._store, name, index)
+        function = instance.get_func(self._store, index)
+        bound: Call = self._loaded.bind(function, self._store, kind)
+        return bound
 
     def call(self, name: str, arguments: tuple[Any, ...], ticket: Ticket) -> Any:
         """The good side of an export's result; its `action-error` is raised as what it is."""
-        signature, limit = self._loaded.exports[name], self._limits.output_bytes
-        answer = self._guarded(
-            ticket,
-            lambda: signature.call(self._functions[name], self._store, arguments, limit),
-        )
+        if self._foreign is not None:
+            self._port.ticket = ticket
+            return self._foreign.call(name, arguments)
+        answer = self._call(name, arguments, ticket)
         if isinstance(answer, Failed):
             info = ErrorInfo(*(answer.value[name] for name in ("code", "message", "details")))
             self._log_traceback(info, ticket)
             raise decode(info)
         return answer.value if isinstance(answer, Ok) else answer
+
+    def _call(self, key: Any, arguments: tuple[Any, ...], ticket: Ticket) -> Any:
+        limit = self._limits.output_bytes
+        return self._guarded(ticket, self._functions[key], arguments, limit)
+
+    def _call_foreign(self, path: tuple[str, ...], arguments: tuple[Any, ...]) -> Any:
+        return self._call(path, arguments, self._port.ticket)
 
     def _log_traceback(self, info: ErrorInfo, ticket: Ticket) -> None:
         with contextlib.suppress(ValueError):
@@ -202,16 +219,17 @@ class Guest:
                 text = {"traceback": str(details["traceback"])}
                 self._port.log("error", info.message, text, ticket.call_id)
 
-    def _guarded(self, ticket: Ticket, run: Callable[[], Any]) -> Any:
+    def _guarded(self, ticket: Ticket, run: Callable[..., Any], *given: Any) -> Any:
         self._port.ticket = ticket
         self._engine.running.guest = self
         ticket.begin()
-        self._store.set_epoch_deadline(1)
         try:
             if ticket.check():
                 raise traps.stopped(ticket, self._limits)
-            with self._engine.ticker:
-                return run()
+            self._engine.ticker.enter(self)
+            if self._limits.metered:
+                return metered(self._store, ticket, lambda: run(*given))
+            return run(*given)
         except TooLarge as error:
             raise traps.too_large(error.size, self._limits) from error
         except WasmtimeError as error:
@@ -222,6 +240,7 @@ class Guest:
                 f"{self._limits.plugin_id}: a value does not fit plugin.wit: {error}"
             ) from error
         finally:
+            self._engine.ticker.leave(self)
             self._engine.running.guest = None
 
     def host_import(self, name: str, arguments: tuple[Any, ...]) -> Any:

@@ -15,31 +15,32 @@ from loom_sdk.context import SpanRecord
 from loom_sdk.driver import parse_arguments
 from loom_sdk.errors import ActionFailed, ErrorInfo, QuotaExceeded, encode
 
-from .codecs import MAX_BINARY, Failed, Ok
 from .ticket import Stopped, Ticket, TicketedPort
+from .values import MAX_BINARY, Failed, Ok, Some
 
 EVENT = (
-    "record{id: string, type: string, timestamp-ms: s64, source: string, "
+    "record { id: string, type: string, timestamp-ms: s64, source: string, "
     "metadata: list<tuple<string, string>>, payload: list<u8>, confidence: f32, "
     "tags: list<string>, priority: u32, topic: string, traceparent: string, "
-    "delivery-attempt: u32}"
+    "delivery-attempt: u32 }"
 )
-ERROR = "record{code: string, message: string, details: string}"
+ERROR = "record { code: string, message: string, details: string }"
 CALL = (
-    "record{id: string, capability: string, version: string, arguments: string, "
+    "record { id: string, capability: string, version: string, arguments: string, "
     "payload: list<u8>, content-type: string, remaining-ms: s64, traceparent: string, "
-    "parent-call-id: string}"
+    "parent-call-id: string }"
 )
-RESULT = "record{output: string, payload: list<u8>, content-type: string, elapsed-us: s64}"
-_HEADERS = "list<record{name: string, value: string}>"
+RESULT = "record { output: string, payload: list<u8>, content-type: string, elapsed-us: s64 }"
+_HEADERS = "list<record { name: string, value: string }>"
 _HTTP_CALL = (
-    f"record{{method: string, url: string, headers: {_HEADERS}, body: list<u8>, timeout-ms: s64}}"
+    f"record {{ method: string, url: string, headers: {_HEADERS}, body: list<u8>, "
+    "timeout-ms: s64 }"
 )
-_HTTP_REPLY = f"record{{status: u32, headers: {_HEADERS}, body: list<u8>}}"
+_HTTP_REPLY = f"record {{ status: u32, headers: {_HEADERS}, body: list<u8> }}"
 _PAIRS = "list<tuple<string, string>>"
 _SPAN = (
-    "record{name: string, start-offset-us: s64, duration-us: s64, "
-    f"attributes: {_PAIRS}, error: string}}"
+    "record { name: string, start-offset-us: s64, duration-us: s64, "
+    f"attributes: {_PAIRS}, error: string }}"
 )
 
 SIGNATURES = {
@@ -55,7 +56,7 @@ SIGNATURES = {
     "span": f"func(span: {_SPAN})",
     "get-secret": f"func(name: string) -> result<string, {ERROR}>",
 }
-"""Type of every import, as `marshal.Signature.text` writes it. A test holds it to plugin.wit."""
+"""Type of every import, as `function_text` writes it. A test holds it to plugin.wit."""
 
 
 class HostImports:
@@ -117,9 +118,9 @@ class HostImports:
         item = Item(json.loads(output or "null"), payload, content_type, self.ticket.elapsed_us())
         self._port.emit(self.ticket.call_id, item)
 
-    def _kv_get(self, key: str) -> bytes | None:
+    def _kv_get(self, key: str) -> Some | None:
         value = self._port.kv_get(key)
-        return None if value is None else _fitting(value)
+        return None if value is None else Some(_fitting(value))
 
     def _kv_put(self, key: str, value: bytes) -> None:
         self._port.kv_put(key, value)

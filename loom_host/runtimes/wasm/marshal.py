@@ -1,138 +1,338 @@
-"""Function calls across the component border, both ways, and the epoch check.
+"""The direct marshaller: values across the component border without wasmtime-py's own.
 
-With `codecs.py` the only file that touches wasmtime's private structs; written against wasmtime
-50.0.1.
+The only file that reads or writes wasmtime's private structs, written against wasmtime 50.0.1;
+`fits` tells whether this is it, and `stock.py` is what serves otherwise. Three rules hold:
+
+    what the host sends lies in the host's own memory, which wasmtime copies and never frees
+    every length is compared with its limit before a byte behind it is read
+    the types are the function's own, read when the component is loaded
+
+A value is four words of 64 bits: its kind, then a number, or a length and an address, and so on. A
+record's field is its name's length and address before those.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from itertools import count
+import importlib.metadata
+import struct
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
-from wasmtime import StoreContext, WasmtimeError
 from wasmtime import _ffi as ffi
 
-from .codecs import Val, codec_of
-
-
-class Signature:
-    """The codecs of one function, and its type as text to compare with `plugin.wit`."""
-
-    def __init__(self, kind: Any) -> None:
-        named = [(name, codec_of(parameter)) for name, parameter in kind.params]
-        self.parameters = [codec for _, codec in named]
-        self.result = None if kind.result is None else codec_of(kind.result)
-        inside = ", ".join(f"{name}: {codec.text}" for name, codec in named)
-        self.text = f"func({inside})" + (f" -> {self.result.text}" if self.result else "")
-
-    def call(self, function: Any, store: Any, arguments: tuple[Any, ...], limit: int) -> Any:
-        """Call a guest function.
-
-        Raises:
-            WasmtimeError: the guest trapped.
-            TooLarge: a part of the result is longer than `limit`; nothing was converted.
-        """
-        sent = (Val * len(self.parameters))()
-        answer = Val()
-        try:
-            for codec, value, c in zip(self.parameters, arguments, sent, strict=True):
-                codec.lower(value, c)
-            error = ffi.wasmtime_component_func_call(
-                ctypes.byref(function._func),
-                store._context(),
-                sent,
-                len(sent),
-                None if self.result is None else ctypes.byref(answer),
-                int(self.result is not None),
-            )
-            if error:
-                raise WasmtimeError._from_ptr(error)
-            return None if self.result is None else self.result.lift(answer, limit)
-        finally:
-            for c in sent:
-                ffi.wasmtime_component_val_delete(ctypes.byref(c))
-            ffi.wasmtime_component_val_delete(ctypes.byref(answer))
-
-
-Served = Callable[..., Any]
-_served: dict[int, tuple[Signature, Served, int]] = {}
-_numbers = count(1)
-
-
-@ffi.wasmtime_component_func_callback_t  # type: ignore[untyped-decorator]  # ctypes
-def _enter(number: Any, context: Any, kind: Any, sent: Any, n: Any, answer: Any, m: Any) -> int:
-    """What wasmtime calls. An exception must not leave it: whatever fails becomes a trap."""
-    signature, serve, limit = _served[number]
-    store = StoreContext(context)
-    try:
-        arguments = [
-            codec.lift(sent[index], limit) for index, codec in enumerate(signature.parameters)
-        ]
-        value = serve(*arguments)
-        if signature.result is not None:
-            signature.result.lower(value, answer[0])
-        return 0
-    except WasmtimeError as error:
-        return _as_pointer(error)
-    except BaseException as error:
-        return _as_pointer(WasmtimeError(f"loom: {type(error).__name__}: {error}"))
-    finally:
-        store._invalidate()
-
-
-_Finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-@_Finalizer  # type: ignore[untyped-decorator]  # ctypes
-def _forget(number: Any) -> None:
-    _served.pop(number, None)
-
-
-def _as_pointer(error: WasmtimeError) -> int:
-    return ctypes.cast(error._consume(), ctypes.c_void_p).value or 0
-
-
-def serve(instance: Any, name: str, signature: Signature, function: Served, limit: int) -> None:
-    """Define a host function of a linker's instance.
-
-    Args:
-        limit: longest string or list that is read from the guest; a longer one traps.
-    """
-    number = next(_numbers)
-    _served[number] = (signature, function, limit)
-    text = name.encode()
-    error = ffi.wasmtime_component_linker_instance_add_func(
-        instance.ptr(), ctypes.create_string_buffer(text), len(text), _enter, number, _forget
-    )
-    if error:
-        raise WasmtimeError._from_ptr(error)
-
-
-_EpochCallback = ctypes.CFUNCTYPE(
-    ctypes.c_size_t,
-    ctypes.POINTER(ffi.wasmtime_context_t),
-    ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_uint64),
-    ctypes.POINTER(ffi.wasmtime_update_deadline_kind_t),
+from . import component_types as c
+from .component_types import BYTES, INTEGERS, WitType
+from .values import Case, Failed, Ok, Some, TooLarge, bounded_binary
+from .words import (
+    NOWHERE,
+    Codec,
+    Kept,
+    Words,
+    address_of,
+    bytes_at,
+    copied,
+    new_block,
+    text_at,
+    words_at,
 )
 
+CHECKED_VERSION = "50.0.1"
+VALUE, FIELD = 4, 6
+"""Words of a value and of a record's field."""
+_STRIDE = 8 * VALUE
+_KIND = {
+    name.removeprefix("WASMTIME_COMPONENT_").lower(): getattr(ffi, name).value
+    for name in dir(ffi)
+    if name.startswith("WASMTIME_COMPONENT_") and hasattr(getattr(ffi, name), "value")
+}
+_STRING_KIND, _LIST = _KIND["string"], _KIND["list"]
+_EMPTY_BYTE = bytes([_KIND["u8"]]) + bytes(_STRIDE - 1)
 
-def on_epoch(store: Any, check: Callable[[], str]) -> Any:
-    """Ask `check` at every new epoch whether the guest must stop; text stops it with that text.
 
-    Returns what must be kept alive as long as the store.
-    """
+def fits() -> bool:
+    """Whether this is the wasmtime that the structs below were taken from."""
+    value, field = ffi.wasmtime_component_val_t, ffi.wasmtime_component_valrecord_entry_t
+    layout = (ctypes.sizeof(value), value.of.offset, ctypes.sizeof(field), field.val.offset)
+    kinds = [_KIND.get(name) for name in ("u8", "string", "list", "record", "result")]
+    version = importlib.metadata.version("wasmtime")
+    return (version, layout, kinds) == (CHECKED_VERSION, (32, 8, 48, 16), [2, 12, 13, 14, 19])
 
-    def passed(context: Any, data: Any, delta: Any, kind: Any) -> int:
-        delta[0] = 1
-        kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-        reason = check()
-        return _as_pointer(WasmtimeError(f"loom: stopped: {reason}")) if reason else 0
 
-    callback = _EpochCallback(passed)
-    ffi.wasmtime_store_epoch_deadline_callback(
-        store.ptr(), callback, None, ctypes.cast(0, _Finalizer)
+def _lower_string(value: str, words: Words, at: int, kept: Kept) -> None:
+    data = str.encode(value)
+    kept.append(data)
+    words[at] = _STRING_KIND
+    words[at + 1] = len(data)
+    words[at + 2] = address_of(data)
+
+
+def _lift_string(words: Words, at: int, limit: int) -> str:
+    size = words[at + 1]
+    if size > limit:
+        raise TooLarge(size)
+    return text_at(words[at + 2], size, None) if size else ""
+
+
+_STRING = Codec(_lower_string, _lift_string)
+
+
+def _lower_binary(value: bytes, words: Words, at: int, kept: Kept) -> None:
+    words[at] = _LIST
+    words[at + 1] = size = bounded_binary(value)
+    words[at + 2] = NOWHERE
+    if not size:
+        return
+    spread = bytearray(_EMPTY_BYTE * size)
+    spread[8::_STRIDE] = value
+    kept.append(spread)
+    words[at + 2] = ctypes.addressof(ctypes.c_char.from_buffer(spread))
+
+
+def _lift_binary(words: Words, at: int, limit: int) -> bytes:
+    size = words[at + 1]
+    if size > limit:
+        raise TooLarge(size)
+    return bytes_at(words[at + 2], size * _STRIDE)[8::_STRIDE] if size else b""
+
+
+def _scalar(name: str, to_word: Callable[[Any], int], of_word: Callable[[int], Any]) -> Codec:
+    kind = _KIND[name]
+
+    def lower(value: Any, words: Words, at: int, kept: Kept) -> None:
+        words[at], words[at + 1] = kind, to_word(value)
+
+    return Codec(lower, lambda words, at, limit: of_word(words[at + 1]))
+
+
+def _integer(name: str) -> Codec:
+    low, high = INTEGERS[name]
+    kind, mask, sign = _KIND[name], high - low, -low
+
+    def lower(value: int, words: Words, at: int, kept: Kept) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"{value} is no {name}")
+        words[at] = kind
+        words[at + 1] = value & mask
+
+    return Codec(lower, lambda words, at, limit: ((words[at + 1] & mask) ^ sign) - sign)
+
+
+def _float(name: str, real: Any, bits: struct.Struct, number: struct.Struct) -> Codec:
+    mask = 2 ** (8 * bits.size) - 1
+    return _scalar(
+        name,
+        lambda value: int(bits.unpack(real(value))[0]),  # ctypes turns what is too large into inf
+        lambda word: number.unpack(bits.pack(word & mask))[0],
     )
-    return callback
+
+
+_PRIMITIVES = {
+    "string": _STRING,
+    "char": _scalar("char", ord, lambda word: chr(word & 0xFFFFFFFF)),
+    "bool": _scalar("bool", bool, lambda word: bool(word & 0xFF)),
+    "f32": _float("f32", ctypes.c_float, struct.Struct("<I"), struct.Struct("<f")),
+    "f64": _float("f64", ctypes.c_double, struct.Struct("<Q"), struct.Struct("<d")),
+    **{name: _integer(name) for name in INTEGERS},
+}
+
+
+@lru_cache(maxsize=1024)
+def codec_of(kind: WitType) -> Codec:
+    """How values of the type move."""
+    if kind == BYTES:
+        return Codec(_lower_binary, _lift_binary)
+    match kind:
+        case c.Primitive(name):
+            return _PRIMITIVES[name]
+        case c.ListOf(element):
+            return _list(codec_of(element))
+        case c.Tuple(elements):
+            return _tuple([codec_of(of) for of in elements])
+        case c.Record(fields):
+            return _record([(name, codec_of(of)) for name, of in fields])
+        case c.Enum(names):
+            return _enum(names)
+        case c.Flags(names):
+            return _flags(names)
+        case c.Option(some):
+            return _option(codec_of(some))
+        case c.Result(ok, err):
+            return _result(_either(ok), _either(err))
+        case c.Variant(cases):
+            return _variant({name: _either(of) for name, of in cases})
+
+
+def _either(kind: WitType | None) -> Codec | None:
+    return None if kind is None else codec_of(kind)
+
+
+def _lower_all(
+    name: str, value: Collection[Any], of: Iterable[Codec], words: Words, at: int, kept: Kept
+) -> None:
+    block, address = new_block(VALUE * len(value), kept)
+    words[at], words[at + 1], words[at + 2] = _KIND[name], len(value), address
+    for index, (item, codec) in enumerate(zip(value, of, strict=name == "tuple")):
+        codec.lower(item, block, VALUE * index, kept)
+
+
+def _list(element: Codec) -> Codec:
+    def lower(value: Collection[Any], words: Words, at: int, kept: Kept) -> None:
+        _lower_all("list", value, repeat(element), words, at, kept)
+
+    def lift(words: Words, at: int, limit: int) -> list[Any]:
+        size = words[at + 1]
+        if size > limit:
+            raise TooLarge(size)
+        block = copied(words[at + 2], VALUE * size)
+        return [element.lift(block, VALUE * index, limit) for index in range(size)]
+
+    return Codec(lower, lift)
+
+
+def _tuple(elements: list[Codec]) -> Codec:
+    read = words_at(VALUE * len(elements))
+
+    def lower(value: Collection[Any], words: Words, at: int, kept: Kept) -> None:
+        _lower_all("tuple", value, elements, words, at, kept)
+
+    def lift(words: Words, at: int, limit: int) -> tuple[Any, ...]:
+        block = read(words[at + 2])
+        return tuple(of.lift(block, VALUE * i, limit) for i, of in enumerate(elements))
+
+    return Codec(lower, lift)
+
+
+class _Names:
+    """The names of a type, written once: length and address of each."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._data = {name: name.encode() for name in names}
+        self.words = {name: (len(data), address_of(data)) for name, data in self._data.items()}
+        self._longest = max(map(len, self._data.values()))
+
+    def write(self, name: str, words: Words, at: int) -> None:
+        if name not in self.words:
+            raise ValueError(f"{name!r} is none of {', '.join(self.words)}")
+        words[at], words[at + 1] = self.words[name]
+
+    def read(self, words: Words, at: int) -> str:
+        return _lift_string(words, at - 1, self._longest)
+
+
+def _record(fields: list[tuple[str, Codec]]) -> Codec:
+    names, size = _Names(name for name, _ in fields), len(fields)
+    template, places = array("Q", bytes(8 * FIELD * size)), range(2, FIELD * size, FIELD)
+    texts, others, lifts = list[tuple[str, int]](), [], []
+    for at, (name, codec) in zip(places, fields, strict=True):
+        names.write(name, template, at - 2)
+        lifts.append((name, codec.lift, at))
+        if codec is _STRING:
+            _lower_string("", template, at, [])
+            template[at + 2] = NOWHERE
+            texts.append((name, at + 1))
+        else:
+            others.append((name, codec.lower, at))
+    read = words_at(FIELD * size)
+
+    def lower(value: Mapping[str, Any], words: Words, at: int, kept: Kept) -> None:
+        block = template[:]
+        kept += (block, names)
+        words[at], words[at + 1], words[at + 2] = _KIND["record"], size, block.buffer_info()[0]
+        for name, place in texts:
+            if (text := value[name]) != "":  # most texts of a call are empty
+                kept.append(data := str.encode(text))
+                block[place] = len(data)
+                block[place + 1] = address_of(data)
+        for name, lower_field, place in others:
+            lower_field(value[name], block, place, kept)
+
+    def lift(words: Words, at: int, limit: int) -> dict[str, Any]:
+        block = read(words[at + 2])
+        return {name: lift_field(block, place, limit) for name, lift_field, place in lifts}
+
+    return Codec(lower, lift)
+
+
+def _enum(names: Sequence[str]) -> Codec:
+    known = _Names(names)
+
+    def lower(value: str, words: Words, at: int, kept: Kept) -> None:
+        words[at] = _KIND["enum"]
+        known.write(value, words, at + 1)
+
+    return Codec(lower, lambda words, at, limit: known.read(words, at + 1))
+
+
+def _flags(names: Sequence[str]) -> Codec:
+    known = _Names(names)
+
+    def lower(value: Collection[str], words: Words, at: int, kept: Kept) -> None:
+        block, address = new_block(2 * len(value), kept)
+        words[at], words[at + 1], words[at + 2] = _KIND["flags"], len(value), address
+        for index, name in enumerate(value):
+            known.write(name, block, 2 * index)
+
+    def lift(words: Words, at: int, limit: int) -> tuple[str, ...]:
+        size = min(words[at + 1], len(names))
+        block = copied(words[at + 2], 2 * size)
+        return tuple(known.read(block, 2 * index) for index in range(size))
+
+    return Codec(lower, lift)
+
+
+def _lower_boxed(codec: Codec | None, value: Any, words: Words, at: int, kept: Kept) -> None:
+    """The inside of an option, a result or a variant."""
+    if codec is not None:
+        block, words[at] = new_block(VALUE, kept)
+        codec.lower(value, block, 0, kept)
+
+
+def _lift_boxed(codec: Codec | None, words: Words, at: int, limit: int) -> Any:
+    return None if codec is None else codec.lift(_value_at(words[at]), 0, limit)
+
+
+_value_at = words_at(VALUE)
+
+
+def _option(some: Codec) -> Codec:
+    def lower(value: Some | None, words: Words, at: int, kept: Kept) -> None:
+        words[at], words[at + 1] = _KIND["option"], 0
+        if value is not None:
+            _lower_boxed(some, value.value, words, at + 1, kept)
+
+    def lift(words: Words, at: int, limit: int) -> Some | None:
+        return Some(_lift_boxed(some, words, at + 1, limit)) if words[at + 1] else None
+
+    return Codec(lower, lift)
+
+
+def _result(ok: Codec | None, err: Codec | None) -> Codec:
+    def lower(value: Ok | Failed, words: Words, at: int, kept: Kept) -> None:
+        good = isinstance(value, Ok)
+        words[at], words[at + 1] = _KIND["result"], good
+        _lower_boxed(ok if good else err, value.value, words, at + 2, kept)
+
+    def lift(words: Words, at: int, limit: int) -> Ok | Failed:
+        side, wrap = (ok, Ok) if words[at + 1] & 0xFF else (err, Failed)
+        return wrap(_lift_boxed(side, words, at + 2, limit))
+
+    return Codec(lower, lift)
+
+
+def _variant(cases: Mapping[str, Codec | None]) -> Codec:
+    names = _Names(cases)
+
+    def lower(value: Case, words: Words, at: int, kept: Kept) -> None:
+        words[at] = _KIND["variant"]
+        names.write(value.name, words, at + 1)
+        _lower_boxed(cases[value.name], value.value, words, at + 3, kept)
+
+    def lift(words: Words, at: int, limit: int) -> Case:
+        name = names.read(words, at + 1)
+        return Case(name, _lift_boxed(cases[name], words, at + 3, limit))
+
+    return Codec(lower, lift)

@@ -7,6 +7,7 @@ before a huge inaccessible mapping. Elsewhere than on Linux every answer is empt
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,14 +16,32 @@ T = TypeVar("T")
 
 _HUGE = 1 << 31
 _WAIT_S = 0.2
+_MAPS = "/proc/self/maps"
 _lock = threading.Lock()
+_kept: list[int] = []
+
+
+def keep_open() -> int:
+    """Open the kernel's map for good, for a process that may open nothing later on."""
+    _kept[:] = [os.open(_MAPS, os.O_RDONLY | os.O_CLOEXEC)]
+    return _kept[0]
+
+
+def _read_maps() -> bytes:
+    if not _kept:
+        with open(_MAPS, "rb") as maps:
+            return maps.read()
+    parts, at = [], 0
+    while part := os.pread(_kept[0], 1 << 16, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
 
 
 def linear_memories() -> dict[int, int]:
     """Start address of every linear memory in this process and its accessible bytes."""
     try:
-        with open("/proc/self/maps", "rb") as maps:
-            lines = maps.read().splitlines()
+        lines = _read_maps().splitlines()
     except OSError:
         return {}
     found: dict[int, int] = {}

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from loom_host.runtimes.base import HostServices, PluginSpec
 from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
 
 from .build import ensure_component
-from .cache import default_folder
-from .engine import Engine
+from .cache import CodeCache, default_folder
+from .cell import Cell
+from .compiling import CodeStore, SharedCode
+from .engine import SETTINGS, Engine
 from .instance import WasmInstance
+from .nursery import Nursery
+from .preopens import in_thread
+from .process import ProcessCell
+from .traps import Limits
+from .worker import ThreadCell
 
 
 class WasmRuntime:
     """Loads a `.wasm` component, or builds one from `module:Class`.
+
+    A guest runs in a worker process, or in a thread of the host where the plugin is first-party or
+    `isolation` says so.
 
     Args:
         cache_dir: its folder `wasm` holds built and precompiled components and is made private to
@@ -25,19 +37,15 @@ class WasmRuntime:
 
     def __init__(self, cache_dir: Path | None = None) -> None:
         self._cache_dir = default_folder() if cache_dir is None else cache_dir / "wasm"
-        self._engine: Engine | None = None
+        self._engines: dict[bool, Engine] = {}
+        """With and without fuel; code is compiled for one of the two."""
+        self._nursery: Nursery | None = None
+        self._codes: dict[bool, CodeStore] = {}
 
     async def start(self, spec: PluginSpec, services: HostServices) -> WasmInstance:
-        entry = spec.entry
-        if not isinstance(entry, str):
-            raise PluginLoadError(
-                f"{spec.name}: a command line runs in the grpc tier, not wasm", plugin_id=spec.id
-            )
-        if self._engine is None:
-            self._engine = Engine(self._cache_dir)
-        instance = WasmInstance(spec, services, self._engine)
+        instance = WasmInstance(spec, self._cells(spec, services))
         try:
-            await instance.load(lambda: ensure_component(spec.folder, entry, self._cache_dir))
+            await instance.load()
         except BaseException as error:
             await instance.aclose(0)
             if isinstance(error, PluginLoadError | ProtocolMismatch):
@@ -49,7 +57,48 @@ class WasmRuntime:
             raise
         return instance
 
+    def _cells(self, spec: PluginSpec, services: HostServices) -> Callable[[], Cell]:
+        """What makes the plugin's cells, which share its code."""
+        entry = spec.entry
+        if not isinstance(entry, str):
+            raise PluginLoadError(
+                f"{spec.name}: a command line runs in the grpc tier, not wasm", plugin_id=spec.id
+            )
+        quotas = spec.quotas
+        limits = Limits(
+            spec.id, quotas.memory, quotas.output_bytes, quotas.cpu, quotas.tables,
+            quotas.fuel > 0, spec.marshal != "stock",
+        )  # fmt: skip
+
+        def find() -> Path:
+            return ensure_component(spec.folder, entry, self._cache_dir)
+
+        if not spec.confined:
+            engine, preopens = self._engine(limits.metered), in_thread(spec.folders)
+            load = cache(lambda: engine.load(find(), limits.direct))
+            return lambda: ThreadCell(spec.name, limits, engine, load, services, preopens)
+        nursery = self._nursery = self._nursery or Nursery()
+        code = SharedCode(self._code_store(limits.metered, nursery), find)
+        return lambda: ProcessCell(
+            spec.name, limits, nursery, code, services, spec.folders, quotas.folder_bytes
+        )
+
+    def _engine(self, metered: bool) -> Engine:
+        if metered not in self._engines:
+            self._engines[metered] = Engine(self._cache_dir, metered=metered)
+        return self._engines[metered]
+
+    def _code_store(self, metered: bool, nursery: Nursery) -> CodeStore:
+        if metered not in self._codes:
+            code_cache = CodeCache(self._cache_dir, SETTINGS[metered])
+            self._codes[metered] = CodeStore(code_cache, nursery, metered)
+        return self._codes[metered]
+
     async def aclose(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._codes.clear()
+        if self._nursery is not None:
+            await self._nursery.aclose()
+            self._nursery = None

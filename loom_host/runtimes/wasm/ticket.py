@@ -8,6 +8,9 @@ from typing import Protocol
 
 from loom_sdk.context import Port
 
+TELLS_AHEAD = 32
+"""Log lines and spans that a guest may send before it waits for the host to have read them."""
+
 
 class Stopped(Exception):
     """The call that the guest serves has ended; whoever waits for it must let go."""
@@ -19,18 +22,25 @@ class Ticket:
     Args:
         timeout_s: wall time from now.
         cpu_s: processor seconds of the running thread, 0 for no limit.
+        fuel: instructions, 0 for no limit.
     """
 
     def __init__(
-        self, call_id: str, timeout_s: float = 30.0, cpu_s: float = 0.0, traceparent: str = ""
+        self,
+        call_id: str,
+        timeout_s: float = 30.0,
+        cpu_s: float = 0.0,
+        traceparent: str = "",
+        fuel: int = 0,
     ) -> None:
         self.call_id, self.traceparent = call_id, traceparent
+        self.timeout_s, self.cpu_s = timeout_s, cpu_s
         self.began = time.monotonic()
         self.deadline = self.began + timeout_s
+        self.fuel, self.fuel_used = fuel, 0
         self.output_bytes = 0
         self.reason = ""
         """Why the guest must stop or was stopped: `deadline`, `cpu`, `cancelled`, `closed`."""
-        self._cpu_s = cpu_s
         self._cpu_began: float | None = None
         self._on_stop: Callable[[], object] | None = None
 
@@ -38,9 +48,9 @@ class Ticket:
         """Called in the thread that runs the guest, just before it does."""
         self._cpu_began = time.thread_time()
 
-    def restart(self, timeout_s: float) -> None:
+    def restart(self) -> None:
         """Count the deadline from now."""
-        self.deadline = time.monotonic() + timeout_s
+        self.deadline = time.monotonic() + self.timeout_s
 
     def cpu_used_s(self) -> float:
         return 0.0 if self._cpu_began is None else time.thread_time() - self._cpu_began
@@ -56,7 +66,7 @@ class Ticket:
         if not self.reason:
             if time.monotonic() >= self.deadline:
                 self.reason = "deadline"
-            elif self._cpu_s and self.cpu_used_s() >= self._cpu_s:
+            elif self.cpu_s and self.cpu_used_s() >= self.cpu_s:
                 self.reason = "cpu"
         return self.reason
 

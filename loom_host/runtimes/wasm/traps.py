@@ -6,14 +6,26 @@ from dataclasses import dataclass
 
 from wasmtime import ExitTrap, WasmtimeError
 
-from loom_sdk.errors import DeadlineExceeded, PluginCrashed, PluginError, QuotaExceeded
+from loom_sdk.errors import (
+    DeadlineExceeded,
+    PluginCrashed,
+    PluginError,
+    PluginLoadError,
+    QuotaExceeded,
+)
 
-from .codecs import MAX_BINARY
 from .ticket import Ticket
+from .values import MAX_BINARY
 
 _COPY_LIMIT = "fuel allocated for hostcalls has been exhausted"
 _MEMORY_WORDS = ("memory minimum size of", "exceeds memory limits", "memory limit")
+_NOT_LINKED = "a matching implementation was not found in the linker"
 _NEARLY_FULL = 0.9
+_STORE_WORDS = ("resource limit exceeded", "exceeds table limits")
+STORE_LIMITS = {"tables": 16, "instances": 200, "memories": 4}
+"""Of a guest, its linear memories each within the quota memory. A Python or JavaScript guest has
+two memories with ours, two tables of 8,000 elements and at most 16 instances."""
+_NO_FUEL = "all fuel consumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,12 @@ class Limits:
     memory: int
     output_bytes: int
     cpu_s: float = 0.0
+    tables: int = 100_000
+    """Elements of each table."""
+    metered: bool = False
+    """Whether the engine counts fuel."""
+    direct: bool = True
+    """Which marshaller is used; see `contract.Loaded`."""
 
 
 def stopped(ticket: Ticket, limits: Limits) -> PluginError:
@@ -71,6 +89,17 @@ def translated(
             limit=limit,
             used=limit + 1,
         )
+    if _NO_FUEL in text:
+        return QuotaExceeded(plugin_id=who, quota="fuel", limit=ticket.fuel, used=ticket.fuel_used)
+    if any(words in text for words in _STORE_WORDS):
+        return QuotaExceeded(
+            f"{who}: {_cause(text)} (quota tables = {limits.tables} elements; a guest has at most "
+            + ", ".join(f"{most} {what}" for what, most in STORE_LIMITS.items())
+            + ")",
+            plugin_id=who, quota="tables", limit=limits.tables, used=limits.tables + 1,
+        )  # fmt: skip
+    if _NOT_LINKED in text:
+        return _not_linked(who, text)
     full = memory_bytes >= limits.memory * _NEARLY_FULL
     if full or any(words in text for words in _MEMORY_WORDS):
         return QuotaExceeded(
@@ -82,6 +111,13 @@ def translated(
             used=max(memory_bytes, limits.memory),
         )
     return PluginCrashed(f"{who} trapped: {_cause(text)}", plugin_id=who)
+
+
+def _not_linked(who: str, text: str) -> PluginLoadError:
+    imported = text.partition("`")[2].partition("`")[0]
+    return PluginLoadError(
+        f"{who} imports from {imported} what Loom does not offer: {_cause(text)}", plugin_id=who
+    )
 
 
 def _cause(text: str) -> str:

@@ -1,0 +1,54 @@
+"""Memory as 64-bit words: the host's own to write, and copies of what others own to read."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Words = Any
+"""An array of 64-bit words, of the host or copied from wasmtime's memory."""
+Kept = list[Any]
+"""What must live until wasmtime has copied the words that point there."""
+
+
+class Codec(NamedTuple):
+    """How values of one type move."""
+
+    lower: Callable[[Any, Words, int, Kept], None]
+    """(Python value, words to fill, where, what to keep alive). Raises TypeError, ValueError."""
+    lift: Callable[[Words, int, int], Any]
+    """(words, where, longest string or list) to Python; frees nothing. Raises TooLarge."""
+
+
+bytes_at = ctypes.string_at
+text_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_char_p)(
+    ("PyUnicode_DecodeUTF8", ctypes.pythonapi)
+)
+"""(address, bytes, None) to text. Raises UnicodeDecodeError."""
+address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)(
+    ("PyBytes_AsString", ctypes.pythonapi)
+)
+"""Where the content of a `bytes` lies, for as long as it lives."""
+_EMPTY = ctypes.create_string_buffer(64)
+NOWHERE = ctypes.addressof(_EMPTY)
+"""Where an empty list lies."""
+
+
+def new_block(size: int, kept: Kept) -> tuple[Words, int]:
+    """`size` words of the host's memory and their address, which holds as long as `kept` does."""
+    block = array("Q", bytes(8 * size))
+    kept.append(block)
+    return block, block.buffer_info()[0] or NOWHERE
+
+
+def words_at(size: int) -> Callable[[int], Words]:
+    """Reads `size` words where they lie, by their address."""
+    made: Callable[[int], Words] = (ctypes.c_uint64 * size).from_address
+    return made
+
+
+def copied(address: int, size: int) -> Words:
+    """`size` words, where the number is known only when they are there."""
+    return array("Q", bytes_at(address, 8 * size) if size else b"")
