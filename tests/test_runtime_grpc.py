@@ -93,9 +93,9 @@ class AsyncServices(AsyncFakePort):
 class Bench:
     """A runtime in a temporary folder, and short ways to start plugins on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sessions: bool = True) -> None:
         self.folder = folder
-        self.runtime = GrpcRuntime(folder / "run")
+        self.runtime = GrpcRuntime(folder / "run", sessions=sessions)
         self.port = Services()
         self.services: Any = AsyncServices(self.port)
 
@@ -107,6 +107,8 @@ class Bench:
         config: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 10,
+        sandbox: str = "none",
+        grants: tuple[str, ...] = (),
         **quotas: Any,
     ) -> PluginSpec:
         return PluginSpec(
@@ -117,12 +119,13 @@ class Bench:
             entry=f"child_plugins:{entry}" if isinstance(entry, str) else entry,
             folder=folder,
             config=config or {},
-            grants=(),
+            grants=grants,
             quotas=Quotas(**quotas),
             data_dir=self.folder / "data",
             cache_dir=self.folder / "cache",
             env=env or {},
             start_timeout_s=start_timeout_s,
+            sandbox=sandbox,
         )
 
     @asynccontextmanager
@@ -142,9 +145,10 @@ class Bench:
         return caught.value
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
+@pytest.fixture(params=["session", "unary"])
+async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """Every test runs over both paths; children cannot tell the difference."""
+    bench = Bench(tmp_path, sessions=request.param == "session")
     yield bench
     await bench.runtime.aclose()
     assert list((tmp_path / "run").glob("*")) == []

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from loom_sdk import AsyncContext, Context, Event, Plugin, Result, capability, on_event
-from loom_sdk.errors import LoomError, ModelMissing, PermissionDenied
+from loom_sdk.errors import DeadlineExceeded, LoomError, ModelMissing, PermissionDenied
 
 
 class Echo(Plugin):
@@ -185,6 +185,53 @@ class Hostile(Plugin):
     @capability("hostile.grandchild")
     def grandchild(self, ctx: Context) -> int:
         return subprocess.Popen(["sleep", "60"]).pid
+
+
+class Crowd(Plugin):
+    """For many calls at once, long answers and slow ends."""
+
+    @capability("crowd.back")
+    def back(self, ctx: Context) -> Result:
+        return Result(None, ctx.payload)
+
+    @capability("crowd.late")
+    async def late(self, ctx: AsyncContext, n: int) -> Result:
+        await asyncio.sleep(0.001 * (n % 7))
+        return Result(None, ctx.payload)
+
+    @capability("crowd.pour")
+    def pour(self, ctx: Context, count: int, size: int) -> dict[str, int]:
+        for index in range(count):
+            ctx.emit(None, bytes(size))
+            if ctx.data_dir and index < 100:
+                (ctx.data_dir / f"poured-{index}").touch()
+        return {"count": count}
+
+    @capability("crowd.talk")
+    def talk(self, ctx: Context, lines: int, size: int = 0) -> None:
+        for index in range(lines):
+            ctx.log(f"line {index}" + "x" * size)
+
+    @capability("crowd.asks")
+    async def asks(self, ctx: AsyncContext, times: int) -> dict[str, Any]:
+        await ctx.kv_put("key", b"value")
+        values = await asyncio.gather(*(ctx.kv_get("key") for _ in range(times)))
+        nested = [item.output async for item in ctx.stream("other.count")]
+        return {"values": values.count(b"value"), "nested": nested}
+
+    @capability("crowd.patient")
+    def patient(self, ctx: Context) -> None:
+        while not ctx.cancelled():
+            time.sleep(0.01)
+        ctx.log(f"told to stop, {ctx.remaining_ms()} ms left")
+
+    @capability("crowd.wail")
+    def wail(self, ctx: Context, size: int) -> None:
+        raise ValueError("x" * size)
+
+    @capability("crowd.expire")
+    def expire(self, ctx: Context) -> None:
+        raise DeadlineExceeded("no time")
 
 
 class NoModel(Plugin):

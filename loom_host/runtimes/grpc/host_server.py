@@ -1,33 +1,24 @@
-"""`service Host`: one server for all children of a runtime; the token says which plugin asks."""
+"""`service Host` for children without Session: one server of a runtime, the token says who asks."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import wraps
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 
-from loom_host.runtimes.base import HostServices
-from loom_sdk import wire
-from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
 from loom_sdk.errors import LoomError
 from loom_sdk.status import TOKEN_KEY
 
+from . import host_calls
+from .host_calls import Client
 from .translate import to_status
 
 MAX_REQUEST = 64 * 1024**2
 """Largest message that a child may send to the host, in bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    plugin_id: str
-    services: HostServices
 
 
 class HostServer:
@@ -35,7 +26,7 @@ class HostServer:
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[str, Client] = {}
         options = [
             ("grpc.max_receive_message_length", MAX_REQUEST),
             ("grpc.max_send_message_length", -1),
@@ -47,10 +38,10 @@ class HostServer:
         self._server.add_insecure_port(f"unix:{self.socket}")
         await self._server.start()
 
-    def admit(self, plugin_id: str, services: HostServices) -> str:
+    def admit(self, client: Client) -> str:
         """A fresh token, good until `revoke`."""
         token = secrets.token_urlsafe(32)
-        self._clients[token] = _Client(plugin_id, services)
+        self._clients[token] = client
         return token
 
     def revoke(self, token: str) -> None:
@@ -60,17 +51,13 @@ class HostServer:
         await self._server.stop(None)
 
 
-Method = Callable[[Any, _Client, Any], Awaitable[Any]]
-
-
-def _served(method: Method) -> Callable[[Any, Any, Any], Awaitable[Any]]:
+def _unary(method: host_calls.Method) -> Callable[[Any, Any, Any], Awaitable[Any]]:
     """A unary call: who asks, the work, and a refusal as the status of the error table."""
 
-    @wraps(method)
-    async def serve(self: Any, request: Any, context: Any) -> Any:
+    async def serve(self: _Host, request: Any, context: Any) -> Any:
         client = await self.client(context)
         try:
-            return await method(self, client, request)
+            return await method(client, request)
         except LoomError as error:
             await _refuse(context, error)
 
@@ -78,10 +65,10 @@ def _served(method: Method) -> Callable[[Any, Any, Any], Awaitable[Any]]:
 
 
 class _Host(pb_grpc.HostServicer):  # type: ignore[misc]  # generated, untyped
-    def __init__(self, clients: dict[str, _Client]) -> None:
+    def __init__(self, clients: dict[str, Client]) -> None:
         self._clients = clients
 
-    async def client(self, context: Any) -> _Client:
+    async def client(self, context: Any) -> Client:
         given = next((v for k, v in context.invocation_metadata() or () if k == TOKEN_KEY), "")
         client = self._clients.get(str(given))
         if client is None:
@@ -93,76 +80,21 @@ class _Host(pb_grpc.HostServicer):  # type: ignore[misc]  # generated, untyped
     async def Invoke(self, request: Any, context: Any) -> None:
         client = await self.client(context)
         try:
-            call = wire.call_from_proto(request)
-            async for message in _answer(client.services, call, request.stream):
+            async for message in host_calls.invoke(client, request):
                 await context.write(message)
         except LoomError as error:
             await _refuse(context, error)
 
-    @_served
-    async def Publish(self, client: _Client, request: Any) -> Any:
-        event = replace(wire.event_from_proto(request.event), source=client.plugin_id)
-        return pb.PublishReply(delivered=await client.services.publish(event, request.call_id))
-
-    @_served
-    async def Emit(self, client: _Client, request: Any) -> Any:
-        await client.services.emit(request.call_id, wire.item_from_proto(request))
-        return pb.Empty()
-
-    @_served
-    async def KvGet(self, client: _Client, request: Any) -> Any:
-        value = await client.services.kv_get(request.key)
-        return pb.KvReply(found=value is not None, value=value or b"")
-
-    @_served
-    async def KvPut(self, client: _Client, request: Any) -> Any:
-        await client.services.kv_put(request.key, request.value)
-        return pb.KvReply()
-
-    @_served
-    async def KvDelete(self, client: _Client, request: Any) -> Any:
-        await client.services.kv_delete(request.key)
-        return pb.KvReply()
-
-    @_served
-    async def KvList(self, client: _Client, request: Any) -> Any:
-        return pb.KvReply(keys=await client.services.kv_list(request.key))
-
-    @_served
-    async def HttpRequest(self, client: _Client, request: Any) -> Any:
-        headers = wire.headers_from_proto(request.headers)
-        response = await client.services.http_request(
-            request.method, request.url, headers, request.body, request.timeout_ms
-        )
-        return wire.http_to_proto(response)
-
-    @_served
-    async def Log(self, client: _Client, request: Any) -> Any:
-        attributes = dict(request.attributes)
-        client.services.log(request.level, request.message, attributes, request.call_id)
-        return pb.Empty()
-
-    @_served
-    async def Span(self, client: _Client, request: Any) -> Any:
-        client.services.span(wire.span_from_proto(request), request.call_id)
-        return pb.Empty()
-
-    @_served
-    async def GetSecret(self, client: _Client, request: Any) -> Any:
-        return pb.SecretReply(value=await client.services.get_secret(request.name))
-
-
-async def _answer(services: HostServices, call: Any, stream: bool) -> AsyncIterator[Any]:
-    """Items, then one message without `item`; only without `stream` it carries the result."""
-    if stream:
-        async for item in services.stream(call):
-            yield wire.item_to_proto(call.id, item)
-        yield pb.ActionResult(call_id=call.id)
-        return
-    result = await services.invoke(call)
-    for item in result.items:
-        yield wire.item_to_proto(call.id, item)
-    yield wire.result_to_proto(call.id, result)
+    Publish = _unary(host_calls.publish)
+    Emit = _unary(host_calls.emit)
+    KvGet = _unary(host_calls.kv_get)
+    KvPut = _unary(host_calls.kv_put)
+    KvDelete = _unary(host_calls.kv_delete)
+    KvList = _unary(host_calls.kv_list)
+    HttpRequest = _unary(host_calls.http_request)
+    Log = _unary(host_calls.log)
+    Span = _unary(host_calls.span)
+    GetSecret = _unary(host_calls.get_secret)
 
 
 async def _refuse(context: Any, error: LoomError) -> NoReturn:

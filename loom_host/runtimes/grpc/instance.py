@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import grpc
 
-from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
+from loom_host.runtimes.base import Declaration, PluginSpec, Usage
 from loom_sdk import Call, Event, Result, wire
-from loom_sdk._proto import plugin_pb2 as pb
-from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
 from loom_sdk.errors import (
     LoomError,
     PluginCrashed,
@@ -22,10 +20,16 @@ from loom_sdk.errors import (
     PluginUnhealthy,
     QuotaExceeded,
 )
-from loom_sdk.status import TOKEN_KEY
 
+from .enforcement import enforcement_of
+from .flights import Flights
+from .link import Link
+from .pending import LinkLost
 from .process import ChildProcess
-from .translate import from_grpc, output_exceeded
+from .sandbox import profile_of
+from .translate import from_grpc
+
+T = TypeVar("T")
 
 CANCEL_GRACE_S = 0.2
 """For a cancelled call to end; with the kill after it, a deadline's error is out within 250 ms."""
@@ -33,45 +37,48 @@ HEALTH_TIMEOUT_S = 5.0
 DEATH_NOTICE_S = 0.5
 """A lost connection mostly precedes the news of the process's end by a few milliseconds."""
 
-ENFORCEMENT = {
-    "memory": "partial: the child is watched by resident memory, what it starts by RLIMIT_DATA",
-    "cpu": "unenforced: needs cgroups",
-    "deadline_ms": "enforced",
-    "concurrency": "enforced",
-    "rate": "enforced",
-    "output_bytes": "enforced",
-    "log_bytes": "enforced",
-    "storage_bytes": "enforced",
-    "processes": "unenforced: needs cgroups",
-    "open_files": "enforced",
-    "network": "unenforced: needs a sandbox",
-    "filesystem": "unenforced: needs a sandbox",
-}
-
 
 class GrpcInstance:
     """A child process behind `PluginInstance`. Made by `GrpcRuntime.start`."""
 
+    asleep = False
+
     def __init__(
         self,
         spec: PluginSpec,
-        services: HostServices,
         child: ChildProcess,
         channel: grpc.aio.Channel,
-        token: str,
+        flights: Flights,
         release: Callable[[], None],
     ) -> None:
         self.declaration = Declaration()
-        self.enforcement: Mapping[str, str] = ENFORCEMENT
+        self.layers: Mapping[str, str] = child.layers
+        self.enforcement: Mapping[str, str] = enforcement_of(
+            profile_of(spec),
+            child.layers,
+            network=child.shares_network,
+            counts_processes=child.sandbox is not None and child.sandbox.counts_processes,
+        )
         self.child, self.channel = child, channel
-        self._spec, self._services, self._release = spec, services, release
-        self._stub: Any = pb_grpc.PluginStub(channel)
-        self._metadata = ((TOKEN_KEY, token),)
-        self._calls: set[Any] = set()
+        self._spec, self._flights, self._release = spec, flights, release
+        self._link: Link | None = None
         self._closing = False
         self._winding: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         child.exited.add_done_callback(self._on_exit)
+
+    def connect(self, link: Link) -> None:
+        """Take the link over which the child answered Init."""
+        self._link = link
+
+    def lost(self) -> None:
+        """The child ended its Session: nothing can be asked of it any more."""
+        if not self._closing:
+            self._later(self._expect_end())
+
+    async def _expect_end(self) -> None:
+        await asyncio.wait({self.child.exited}, timeout=DEATH_NOTICE_S)
+        self.child.kill("killed: it ended its Session with the host")
 
     def declare(self, meta: Any) -> None:
         """Take what the plugin said at Init. Raises PluginError when it says another id."""
@@ -82,6 +89,9 @@ class GrpcInstance:
             tuple(map(wire.subscription_from_proto, meta.subscriptions)),
         )
 
+    async def wake(self) -> None:
+        """A child that is connected is awake; one that has ended is started by the supervisor."""
+
     async def invoke(self, call: Call) -> Result:
         """As `PluginInstance.invoke`.
 
@@ -89,38 +99,25 @@ class GrpcInstance:
             QuotaExceeded: output_bytes, or memory when the child was killed for it.
             PluginCrashed: the child ended; the message quotes its last lines.
         """
-        request = wire.call_to_proto(call)
-        sent = 0
-        start = lambda: self._stub.Invoke(request, **self._with)  # noqa: E731
-        async with self._in_flight(call.id, start, call.remaining_ms) as rpc:
-            async for message in rpc:
-                sent += wire.size_of(message)
-                if sent > self._spec.quotas.output_bytes:
-                    raise output_exceeded(self._spec.id, self._spec.quotas.output_bytes, sent)
-                if not message.item:
-                    return wire.result_from_proto(message)
-                await self._services.emit(call.id, wire.item_from_proto(message))
-        raise PluginError(
-            f"{self._spec.id}: {call.capability} ended without a result", plugin_id=self._spec.id
-        )
+        link = self._connected()
+        return await self._serve(call.id, link.invoke(call), call.remaining_ms)
 
     async def handle_event(self, event: Event) -> int:
-        request = wire.event_to_proto(event)
-        start = lambda: self._stub.HandleEvent(request, **self._with)  # noqa: E731
-        async with self._in_flight(event.id, start, self._spec.quotas.deadline_ms) as rpc:
-            return wire.response_from_proto(await rpc)
+        link = self._connected()
+        return await self._serve(event.id, link.handle_event(event), self._spec.quotas.deadline_ms)
 
     async def health(self) -> str:
         if self.child.exited.done():
             return self.child.exited.result()
         try:
-            status = await self._stub.Health(
-                pb.HealthRequest(), timeout=HEALTH_TIMEOUT_S, **self._with
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return ""
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                status = await self._connected().health()
+        except TimeoutError:
+            return f"did not answer a health check within {HEALTH_TIMEOUT_S:g} s"
+        except (LinkLost, grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
             return from_grpc(error, self._spec.id).message
+        except PluginUnhealthy as error:
+            return error.message
         return "" if status.healthy else status.message or "unhealthy, no reason given"
 
     async def wait_exit(self) -> str:
@@ -139,18 +136,15 @@ class GrpcInstance:
         self.child.read_memory()
         return Usage(self.child.memory, self.child.peak_memory, self.child.pid)
 
-    @property
-    def _with(self) -> dict[str, Any]:
-        return {"metadata": self._metadata}
-
     async def _ask_to_stop(self, grace_s: float) -> None:
         """Three quarters of the time for Shutdown and the exit after it, the rest for SIGTERM."""
         began = time.monotonic()
         asked = 0.75 * grace_s
-        request = pb.ShutdownRequest(grace_ms=int(asked * 1000))
-        with suppress(grpc.aio.AioRpcError, TimeoutError):
+        lost = (LinkLost, grpc.aio.AioRpcError, grpc.aio.BaseError)
+        with suppress(*lost, TimeoutError):
             async with asyncio.timeout(asked):
-                await self._stub.Shutdown(request, **self._with)
+                if self._link is not None:
+                    await self._link.shutdown(int(asked * 1000))
                 await asyncio.shield(self.child.exited)
         if not self.child.exited.done():
             self.child.signal_group(signal.SIGTERM)
@@ -163,41 +157,41 @@ class GrpcInstance:
             task.cancel()
         await asyncio.gather(*self._winding, return_exceptions=True)
         await self.child.aclose()
+        if self._link is not None:
+            await self._link.aclose()
         await self.channel.close(None)
         self._release()
 
     def _on_exit(self, exited: asyncio.Future[str]) -> None:
-        for rpc in tuple(self._calls):
-            rpc.cancel()
+        if self._link is not None:
+            self._link.lose()
         if not self._closing and not self._ended.done():
             self._ended.set_result(exited.result())
 
-    @asynccontextmanager
-    async def _in_flight(
-        self, call_id: str, start: Callable[[], Any], remaining_ms: int
-    ) -> AsyncIterator[Any]:
-        """One RPC: ended by the child's death, by cancellation or by its own end; errors typed."""
-        deadline = time.monotonic() + remaining_ms / 1000
-        if self._closing or self.child.exited.done():
+    def _connected(self) -> Link:
+        if self._closing or self._link is None or self.child.exited.done():
             raise PluginUnhealthy(f"{self._spec.id} is not running", plugin_id=self._spec.id)
-        rpc = None
+        return self._link
+
+    async def _serve(self, call_id: str, work: Awaitable[T], remaining_ms: int) -> T:
+        """One call or event: what ends it early is typed, and the child made to stop."""
+        deadline = time.monotonic() + remaining_ms / 1000
+        self._flights.enter(call_id)
         try:
-            rpc = start()
-            self._calls.add(rpc)
-            yield rpc
+            with self.child.metered():
+                return await work
         except asyncio.CancelledError:
-            if self.child.exited.done() and not _was_cancelled():
-                raise self._death() from None
-            if rpc is not None:
-                rpc.cancel()
             await self._give_up(call_id, deadline - time.monotonic())
             raise
-        except (grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
+        except (LinkLost, grpc.aio.AioRpcError, grpc.aio.BaseError) as error:
             raise await self._explain(error) from error
+        except LoomError:
+            if self._link is not None and self._link.works_on(call_id):
+                left_s = deadline - time.monotonic()
+                self._later(self._wind_down(call_id, max(left_s, CANCEL_GRACE_S)))
+            raise
         finally:
-            self._calls.discard(rpc)
-            if rpc is not None:
-                rpc.cancel()
+            self._flights.leave(call_id)
 
     async def _explain(self, error: Exception) -> LoomError:
         translated = from_grpc(error, self._spec.id, self._spec.quotas.output_bytes)
@@ -210,15 +204,13 @@ class GrpcInstance:
     def _death(self) -> LoomError:
         """Why every call in flight ended."""
         child, plugin_id = self.child, self._spec.id
-        if child.over_memory:
-            limit, used = self._spec.quotas.memory, child.peak_memory
+        if (over := child.exceeded) is not None:
             return QuotaExceeded(
-                f"{plugin_id}: out of memory, used {used} bytes, quota memory is {limit}: "
-                "raise it in loom.toml or give the plugin less to do",
+                f"{plugin_id}: {over}: raise quota {over.quota} in loom.toml or {over.advice}",
                 plugin_id=plugin_id,
-                quota="memory",
-                limit=limit,
-                used=used,
+                quota=over.quota,
+                limit=over.limit,
+                used=over.used,
             )
         text = f"{plugin_id} ended during the call ({child.exited.result()}){child.tail()}"
         return PluginCrashed(text, plugin_id=plugin_id)
@@ -228,36 +220,23 @@ class GrpcInstance:
         if left_s <= CANCEL_GRACE_S:
             await self._wind_down(call_id, CANCEL_GRACE_S)
             return
-        task = asyncio.create_task(self._wind_down(call_id, left_s))
+        self._later(self._wind_down(call_id, left_s))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._winding.add(task)
         task.add_done_callback(self._winding.discard)
 
     async def _wind_down(self, call_id: str, grace_s: float) -> None:
         """After a cancellation: the child must stop working on the call, or be stopped."""
         reason = f"killed: a cancelled call did not stop within {grace_s * 1000:.0f} ms"
+        assert self._link is not None
         try:
             async with asyncio.timeout(grace_s):
-                while await self._still_runs(call_id):  # noqa: ASYNC110  # it is the child's state
-                    await asyncio.sleep(0.01)
+                await self._link.stopped(call_id)
         except TimeoutError:
             self.child.kill(reason)
             await asyncio.shield(self.child.exited)
         except asyncio.CancelledError:
             self.child.kill(reason)
             raise
-
-    async def _still_runs(self, call_id: str) -> bool:
-        """A child that does not report its calls is believed to have stopped."""
-        if self.child.exited.done():
-            return False
-        try:
-            status = await self._stub.Health(pb.HealthRequest(), **self._with)
-        except (grpc.aio.AioRpcError, grpc.aio.BaseError):
-            return False
-        return call_id in wire.running_ids(status.message)
-
-
-def _was_cancelled() -> bool:
-    """Whether somebody cancelled the current task, rather than only its RPC."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -5,103 +5,80 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import resource
-import shutil
 import signal
-import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from loom_host.quotas import Quotas
 from loom_sdk.errors import PluginLoadError
+
+from .launch import Launched
+from .lines import Lines
+from .meter import CpuWatch, Exceeded, folder_bytes, process_cpu_s
 
 KEPT_LINES = 50
 """Last lines of output that an error message may quote."""
-MAX_LINE = 8192
-"""Longer lines are split, in bytes."""
 SAMPLE_S = 0.1
 """How often resident memory is looked at."""
-DATA_FLOOR = 96 * 1024**2
-"""Writable address space that gRPC's threads reserve; with less a child hangs at its start."""
+DISK_EVERY = 10
+"""How many samples of memory there are for one of its folders' sizes."""
 
 _OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|[Oo]ut of memory")
 
 OnLine = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the kernel and the sampler hold a child to."""
-
-    memory: int
-    """Resident bytes of the child."""
-    open_files: int
-
-
-def resolve_command(folder: Path, command: Sequence[str]) -> list[str]:
-    """The command with its program as a path: in the plugin's folder, absolute, or on PATH.
-
-    Raises:
-        PluginLoadError: the program is missing or not executable, or its interpreter is missing.
-    """
-    name = command[0]
-    local = folder / name
-    found = str(local) if local.is_file() else shutil.which(name)
-    if found is None:
-        raise PluginLoadError(
-            f"command {name!r} is neither in {folder} nor on PATH: install it or correct `entry`"
-        )
-    if not os.access(found, os.X_OK):
-        raise PluginLoadError(f"{found} is not executable: run `chmod +x {found}`")
-    return [found, *command[1:]]
-
-
 class ChildProcess:
-    """A started child, leader of its own session and process group."""
+    """A started child, leader of its own session and process group.
 
-    def __init__(self, popen: subprocess.Popen[bytes], limits: Limits, on_line: OnLine) -> None:
+    In a sandbox there are two: the one that the host started (bubblewrap's, whose end is the end
+    of everything inside) and the plugin's, which `pid` names.
+    """
+
+    def __init__(
+        self, launched: Launched, quotas: Quotas, on_line: OnLine, folders: tuple[Path, ...] = ()
+    ) -> None:
+        popen = launched.popen
         self.pid = popen.pid
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.memory = self.peak_memory = 0
-        self.over_memory = False
-        """Whether it ended, or was ended, for want of memory."""
-        self._popen, self._limits, self._on_line = popen, limits, on_line
+        self.exceeded: Exceeded | None = None
+        """The quota for which it ended, or was ended."""
+        self.sandbox = launched.sandbox
+        self.layers = {} if self.sandbox is None else self.sandbox.layers
+        self._popen, self._quotas, self._on_line, self._folders = popen, quotas, on_line, folders
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[str] = self._loop.create_future()
         """Resolved with the reason once the child is reaped and its group is gone."""
         self._kill_reason = ""
-        self._pidfd = os.pidfd_open(self.pid)
-        self._pipes: list[_Lines] = []
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._inner = -1
+        self._pipes: list[Lines] = []
         self._sampler = self._loop.create_task(self._sample())
 
     @classmethod
-    async def spawn(
-        cls,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        folder: Path,
-        limits: Limits,
-        on_line: OnLine,
+    async def follow(
+        cls, launched: Launched, quotas: Quotas, on_line: OnLine, folders: tuple[Path, ...] = ()
     ) -> ChildProcess:
-        """Start `command` in `folder`, with nothing of this process's environment but `env`.
+        """Read its output, let it into its sandbox and watch it.
+
+        Args:
+            folders: each may hold `folder_bytes`.
 
         Raises:
-            PluginLoadError: the kernel refuses to run it.
+            PluginLoadError: it ended before it was in its sandbox.
         """
-        popen = _popen(command, env, folder)
         try:
-            with suppress(ProcessLookupError):
-                _limit(popen.pid, limits)
-            child = cls(popen, limits, on_line)
+            child = cls(launched, quotas, on_line, folders)
         except BaseException:
-            popen.kill()
-            popen.wait()
+            launched.undo()
             raise
         try:
             await child._follow()
+            await child._admit()
         except BaseException:  # also a cancelled start: nobody else knows the child yet
             await asyncio.shield(child.aclose())
             raise
@@ -112,11 +89,12 @@ class ChildProcess:
         outputs = {"stdout": self._popen.stdout, "stderr": self._popen.stderr}
         try:
             for name, pipe in outputs.items():
-                _, lines = await self._loop.connect_read_pipe(partial(_Lines, self, name), pipe)
-                self._pipes.append(lines)
+                lines = partial(Lines, partial(self._line, name))
+                _, protocol = await self._loop.connect_read_pipe(lines, pipe)
+                self._pipes.append(protocol)
         except BaseException:
-            for lines in self._pipes:
-                lines.close()
+            for reader in self._pipes:
+                reader.close()
             for pipe in outputs.values():
                 if pipe is not None:
                     pipe.close()
@@ -124,17 +102,53 @@ class ChildProcess:
         finally:
             self._loop.add_reader(self._pidfd, self._on_exit)
 
+    async def _admit(self) -> None:
+        if self.sandbox is None:
+            return
+        try:
+            await self.sandbox.admit(self._hold)
+        except PluginLoadError as error:
+            await asyncio.wait({self.exited}, timeout=SAMPLE_S)
+            why = f" ({self.exited.result()})" if self.exited.done() else ""
+            raise PluginLoadError(f"{error.message}{why}{self.tail()}") from error
+        self.layers = self.sandbox.layers
+
+    def _hold(self, pid: int) -> None:
+        """Before it goes on: by this descriptor no other process can be meant."""
+        self.pid, self._inner = pid, os.pidfd_open(pid)
+
+    @property
+    def shares_network(self) -> bool:
+        return self.sandbox is not None and bool(self.sandbox.reach.ports)
+
+    @property
+    def over_memory(self) -> bool:
+        return self.exceeded is not None and self.exceeded.quota == "memory"
+
     def kill(self, reason: str) -> None:
         """End the whole group now; `reason` is what `exited` will say."""
         if not self.exited.done():
             self._kill_reason = self._kill_reason or reason
             self.signal_group(signal.SIGKILL)
 
+    def exceed(self, exceeded: Exceeded) -> None:
+        """It went over a quota that ends it."""
+        if not self.exited.done() and self.exceeded is None:
+            self.exceeded = exceeded
+            self.kill(f"killed: {exceeded}")
+
     def signal_group(self, number: int) -> None:
-        """Until the leader is reaped its group id cannot have been given to anybody else."""
-        if not self.exited.done():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+        """Until the leader is reaped its group id cannot have been given to anybody else.
+
+        In a sandbox only the plugin itself is told to stop, whatever it started is killed.
+        """
+        if self.exited.done():
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            if self._inner >= 0 and number != signal.SIGKILL:
+                signal.pidfd_send_signal(self._inner, number)
+            else:
+                os.killpg(self._popen.pid, number)
 
     def tail(self, count: int = 5) -> str:
         """The last lines of output as a part of a message, empty when it wrote nothing."""
@@ -161,119 +175,92 @@ class ChildProcess:
             self.memory = int(found["VmRSS"]) * 1024
             self.peak_memory = max(self.peak_memory, int(found.get("VmHWM", 0)) * 1024)
 
+    def cpu_s(self) -> float:
+        """Seconds of processor time so far: of its control group, else of itself and of what it
+        started and has ended."""
+        group = self.sandbox.group if self.sandbox else None
+        used = group.cpu_s() if group else None
+        return process_cpu_s(self.pid) if used is None else used
+
+    @contextmanager
+    def metered(self) -> Iterator[None]:
+        """A call runs; the quota `cpu` ends the child when the call uses more."""
+        if not self._quotas.cpu:
+            yield
+            return
+        watch = CpuWatch(self._quotas.cpu, self.cpu_s, self.exceed)
+        try:
+            yield
+        finally:
+            watch.stop()
+
     async def _sample(self) -> None:
-        limit = self._limits.memory
+        count = 0
         while not self.exited.done():
             self.read_memory()
+            limit = self._quotas.memory
             if limit and self.memory > limit:
-                self.over_memory = True
-                self.kill(f"killed: it used {self.memory} bytes of memory, the quota is {limit}")
+                self.exceed(Exceeded("memory", limit, self.memory))
+            count += 1
+            if self._folders and count % DISK_EVERY == 0:
+                await self._look_at_disk()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _look_at_disk(self) -> None:
+        limit = self._quotas.folder_bytes
+        for folder in self._folders:
+            used = await asyncio.to_thread(folder_bytes, folder, limit)
+            if limit and used > limit:
+                self.exceed(Exceeded("folder_bytes", limit, used))
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
         self.signal_group(signal.SIGKILL)  # whoever it started
         code = self._popen.wait()
-        os.close(self._pidfd)
+        for descriptor in (self._pidfd, self._inner):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._inner = -1
         if self._popen.stdin is not None:
             self._popen.stdin.close()
         for pipe in self._pipes:
             pipe.drain()
+        self._judge_memory(code)
+        if self.sandbox is not None:
+            self.sandbox.release()
         self.memory = 0
-        if code != 0 and not self._kill_reason and any(map(_OUT_OF_MEMORY.search, self.last_lines)):
-            self.over_memory = True
-        self.exited.set_result(self._kill_reason or describe_exit(code))
+        wrapped = self.sandbox is not None and self.sandbox.wrapped
+        self.exited.set_result(self._kill_reason or describe_exit(code, wrapped=wrapped))
 
-    def line(self, stream: str, data: bytes) -> None:
+    def _judge_memory(self, code: int) -> None:
+        group = self.sandbox.group if self.sandbox else None
+        killed = group is not None and group.out_of_memory()
+        if group is not None:
+            self.peak_memory = max(self.peak_memory, group.peak_memory())
+        said = any(map(_OUT_OF_MEMORY.search, self.last_lines))
+        if code != 0 and self.exceeded is None and not self._kill_reason and (killed or said):
+            self.exceeded = Exceeded("memory", self._quotas.memory, self.peak_memory)
+            if killed:
+                self._kill_reason = f"killed: {self.exceeded}"
+
+    def _line(self, stream: str, data: bytes) -> None:
         text = data.decode("utf-8", "replace").rstrip()
         if text:
             self.last_lines.append(text)
             self._on_line(stream, text)
 
 
-class _Lines(asyncio.Protocol):
-    """Cuts one pipe of the child into lines."""
+def describe_exit(code: int, *, wrapped: bool = False) -> str:
+    """`exit code 1`, or `killed by SIGKILL` for the negative code of a signal.
 
-    def __init__(self, child: ChildProcess, stream: str) -> None:
-        self._child, self._stream = child, stream
-        self._rest = b""
-        self._transport: asyncio.ReadTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._emit(line)
-        while len(self._rest) > MAX_LINE:
-            self._child.line(self._stream, self._rest[:MAX_LINE])
-            self._rest = self._rest[MAX_LINE:]
-
-    def connection_lost(self, error: Exception | None) -> None:
-        rest, self._rest = self._rest, b""
-        self._emit(rest)
-
-    def drain(self) -> None:
-        """Read what the dead child left in the pipe, so that messages can quote it."""
-        pipe = self._transport.get_extra_info("pipe") if self._transport is not None else None
-        if pipe is None or pipe.closed:
-            return
-        with suppress(OSError):  # BlockingIOError: empty, and somebody else holds it open
-            while data := os.read(pipe.fileno(), 65536):
-                self.data_received(data)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def _emit(self, line: bytes) -> None:
-        for start in range(0, len(line), MAX_LINE):
-            self._child.line(self._stream, line[start : start + MAX_LINE])
-
-
-def describe_exit(code: int) -> str:
-    """`exit code 1`, or `killed by SIGKILL` for the negative code of a signal."""
+    Args:
+        wrapped: the code is bubblewrap's, which tells signals as shells do: 128 and the number.
+    """
+    if wrapped and code > 128:
+        code = 128 - code
     if code >= 0:
         return f"exit code {code}"
     try:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"killed by signal {-code}"
-
-
-def _popen(command: Sequence[str], env: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """No `preexec_fn`: this process has threads, and vfork is faster."""
-    pipe = subprocess.PIPE
-    try:
-        return subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            cwd=folder,
-            env=dict(env),
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise PluginLoadError(
-            f"{command[0]} cannot run: the interpreter that its first line names is missing"
-        ) from error
-    except OSError as error:
-        raise PluginLoadError(
-            f"{command[0]} cannot run: {error.strerror}; is it a program for this machine, or a "
-            "script that begins with `#!`?"
-        ) from error
-
-
-def _limit(pid: int, limits: Limits) -> None:
-    """Set from outside, right after the start: it is the plugin's code that must meet them."""
-    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: limits.open_files}
-    if limits.memory:
-        wanted[resource.RLIMIT_DATA] = limits.memory + DATA_FLOOR
-    for kind, value in wanted.items():
-        _, hard = resource.prlimit(pid, kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.prlimit(pid, kind, (value, value))
+        return f"killed by signal {-code}" if not wrapped else f"exit code {128 - code}"

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import shutil
 import site
-import socket
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 
 import loom_sdk
 from loom_host.runtimes.base import HostServices, PluginSpec
-from loom_sdk._proto import plugin_pb2 as pb
-from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
-from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
+from loom_sdk.errors import PluginLoadError
 from loom_sdk.models import models_dir
-from loom_sdk.plugin import API_VERSION
-from loom_sdk.status import TOKEN_KEY, error_from_proto
 
+from .flights import Flights
+from .handshake import API_VERSIONS, Handshake
+from .host_calls import Client
 from .host_server import HostServer
 from .instance import GrpcInstance
-from .process import ChildProcess, Limits, resolve_command
-from .translate import from_grpc
+from .launch import Launcher, resolve_command
+from .leftovers import HostFolder, sweep
+from .machine import bubblewrap
+from .process import ChildProcess
+from .sandbox import profile_of
 
-API_VERSIONS = (API_VERSION,)
-CONNECT_POLL_S = 0.002
 MAX_SOCKET_PATH = 100
 """Linux takes 107 bytes."""
 MESSAGE_SLACK = 1024**2
@@ -52,18 +49,28 @@ class _Seat:
         return self.folder / "plugin.sock"
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """The server of all children, and the locked folder that it lives in."""
+
+    server: HostServer
+    folder: HostFolder
+
+
 class GrpcRuntime:
     """The grpc tier.
 
     Args:
         folder: where sockets and temporary folders of children go; made if missing, 0700.
+        sessions: whether children are asked for a Session before the unary calls are used.
     """
 
     tier = "grpc"
 
-    def __init__(self, folder: Path) -> None:
-        self._wanted = folder
-        self._opening: asyncio.Task[HostServer] | None = None
+    def __init__(self, folder: Path, *, sessions: bool = True) -> None:
+        self._wanted, self._sessions = folder, sessions
+        self._opening: asyncio.Task[_Open] | None = None
+        self._launcher = Launcher()
 
     async def start(self, spec: PluginSpec, services: HostServices) -> GrpcInstance:
         """Start the child and Init it within `spec.start_timeout_s`.
@@ -73,22 +80,25 @@ class GrpcRuntime:
                 its last lines of output.
             ProtocolMismatch: it speaks none of the host's api versions.
         """
-        host = await self._open()
+        opened = await self._open()
+        host = opened.server
         command = _command(spec)
-        seat = _Seat(_private_folder(host.socket.parent), host.admit(spec.id, services))
+        client = Client(spec.id, services, Flights(spec.id))
+        seat = _Seat(_private_folder(host.socket.parent), host.admit(client))
 
         def release() -> None:
             host.revoke(seat.token)
             shutil.rmtree(seat.folder, ignore_errors=True)
 
         try:
-            child = await _spawn(spec, command, seat, host.socket, services)
+            child = await self._spawn(spec, command, seat, host.socket, services)
         except BaseException:
             release()
             raise
-        instance = GrpcInstance(spec, services, child, _channel(spec, seat), seat.token, release)
+        instance = GrpcInstance(spec, child, _channel(spec, seat), client.flights, release)
+        handshake = Handshake(instance, spec, client, seat.token, self._sessions)
         try:
-            await _initialise(instance, spec, seat, host.socket)
+            await handshake.run(seat.socket, host.socket)
         except BaseException:
             await asyncio.shield(instance.aclose(0))
             raise
@@ -99,23 +109,47 @@ class GrpcRuntime:
         opening, self._opening = self._opening, None
         if opening is None:
             return
-        host = await opening
-        await host.aclose()
+        opened = await opening
+        await opened.server.aclose()
         with suppress(OSError):
-            host.socket.unlink(missing_ok=True)
-            host.socket.parent.rmdir()
+            opened.server.socket.unlink(missing_ok=True)
+        opened.folder.remove()
+        self._launcher.close()
+        self._launcher = Launcher()
 
-    async def _open(self) -> HostServer:
+    async def _spawn(
+        self,
+        spec: PluginSpec,
+        command: list[str],
+        seat: _Seat,
+        host_socket: Path,
+        services: HostServices,
+    ) -> ChildProcess:
+        def log(stream: str, line: str) -> None:
+            services.log("info" if stream == "stdout" else "warning", line, {"stream": stream}, "")
+
+        env = _environment(spec, seat, host_socket)
+        granted = tuple(folder.path for folder in spec.folders if folder.writable)
+        own = (spec.data_dir, spec.cache_dir) if profile_of(spec) == "strict" else ()
+        try:
+            launched = await self._launcher.launch(spec, command, env, seat.folder, host_socket)
+            return await ChildProcess.follow(launched, spec.quotas, log, own + granted)
+        except PluginLoadError as error:
+            raise PluginLoadError(f"{spec.id}: {error.message}", plugin_id=spec.id) from error
+
+    async def _open(self) -> _Open:
         """The one server of all children; a start that is cancelled does not undo it."""
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(_open_host(self._wanted))
         return await asyncio.shield(self._opening)
 
 
-async def _open_host(wanted: Path) -> HostServer:
-    host = HostServer(_runtime_folder(wanted) / "host.sock")
+async def _open_host(wanted: Path) -> _Open:
+    folder = await asyncio.to_thread(_runtime_folder, wanted)
+    host = HostServer(folder.path / "host.sock")
     await host.start()
-    return host
+    host.socket.chmod(0o666)  # users of their own must reach it; the token tells who may ask
+    return _Open(host, folder)
 
 
 def _private_folder(parent: Path) -> Path:
@@ -124,12 +158,21 @@ def _private_folder(parent: Path) -> Path:
     return folder
 
 
-def _runtime_folder(wanted: Path) -> Path:
-    """A fresh folder below `wanted`, or in the system's temporary folder when that is too deep."""
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-    deep = len(os.fsencode(wanted.resolve())) + len("/g-12345678/p-12345678/plugin.sock")
-    parent = wanted.resolve() if deep <= MAX_SOCKET_PATH else None
-    return Path(tempfile.mkdtemp(prefix="g-", dir=parent))
+def _runtime_folder(wanted: Path) -> HostFolder:
+    """A fresh folder below `wanted`, or in the system's temporary folder when that is too deep.
+
+    Without namespaces users of their own must get through it to their sockets.
+    """
+    mode = 0o711 if os.geteuid() == 0 and bubblewrap().problem else 0o700
+    wanted.mkdir(mode=mode, parents=True, exist_ok=True)
+    parent = wanted.resolve()
+    if len(os.fsencode(parent)) + len("/g-12345678/p-12345678/plugin.sock") > MAX_SOCKET_PATH:
+        parent = Path(tempfile.gettempdir()) / f"loom-{os.geteuid()}-deep"
+        parent.mkdir(mode=mode, exist_ok=True)
+        if parent.is_symlink() or parent.stat().st_uid != os.geteuid():
+            raise PluginLoadError(f"{parent} is not this user's: remove it or set TMPDIR")
+    sweep(parent)
+    return HostFolder(parent, mode)
 
 
 def _command(spec: PluginSpec) -> list[str]:
@@ -169,23 +212,6 @@ def _python_path(folder: Path) -> list[str]:
     return [str(folder.resolve())] + ([sdk] if sdk not in installed else [])
 
 
-async def _spawn(
-    spec: PluginSpec, command: list[str], seat: _Seat, host_socket: Path, services: HostServices
-) -> ChildProcess:
-    for folder in (spec.data_dir, spec.cache_dir):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def log(stream: str, line: str) -> None:
-        services.log("info" if stream == "stdout" else "warning", line, {"stream": stream}, "")
-
-    limits = Limits(spec.quotas.memory, spec.quotas.open_files)
-    env = _environment(spec, seat, host_socket)
-    try:
-        return await ChildProcess.spawn(command, env, spec.folder, limits, log)
-    except PluginLoadError as error:
-        raise PluginLoadError(f"{spec.id}: {error.message}", plugin_id=spec.id) from error
-
-
 def _channel(spec: PluginSpec, seat: _Seat) -> grpc.aio.Channel:
     options = (
         ("grpc.max_receive_message_length", spec.quotas.output_bytes + MESSAGE_SLACK),
@@ -195,97 +221,3 @@ def _channel(spec: PluginSpec, seat: _Seat) -> grpc.aio.Channel:
         ("grpc.use_local_subchannel_pool", 1),
     )
     return grpc.aio.insecure_channel(f"unix:{seat.socket}", options=options)
-
-
-async def _initialise(
-    instance: GrpcInstance, spec: PluginSpec, seat: _Seat, host_socket: Path
-) -> None:
-    """Wait until the child listens, Init it and take what it declares."""
-    work = asyncio.ensure_future(_init(instance, _request(spec, host_socket), seat))
-    try:
-        ends: set[asyncio.Future[Any]] = {work, instance.child.exited}
-        limit = spec.start_timeout_s
-        await asyncio.wait(ends, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        response = work.result() if work.done() else None
-    except grpc.aio.AioRpcError as error:
-        await _settle(instance.child)
-        raise _not_started(instance.child, spec, _refusal(error, spec.id)) from error
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-    if response is None:
-        raise _not_started(instance.child, spec, _late(spec))
-    _accept(instance, spec, response)
-
-
-async def _init(instance: GrpcInstance, request: Any, seat: _Seat) -> Any:
-    await _until_listening(seat.socket)
-    stub: Any = pb_grpc.PluginStub(instance.channel)
-    return await stub.Init(request, metadata=((TOKEN_KEY, seat.token),))
-
-
-def _accept(instance: GrpcInstance, spec: PluginSpec, response: Any) -> None:
-    if response.HasField("error"):
-        error = error_from_proto(response.error)
-        if isinstance(error, ProtocolMismatch):
-            raise error
-        text = f"{spec.id} did not start: {error.message}"
-        raise PluginLoadError(text, plugin_id=spec.id) from error
-    if response.api_version not in API_VERSIONS:
-        raise ProtocolMismatch(
-            f"{spec.id} chose api {response.api_version!r}, the host speaks "
-            f"{', '.join(API_VERSIONS)}: upgrade the older of plugin and host",
-            plugin_id=spec.id,
-        )
-    try:
-        instance.declare(response.meta)
-    except LoomError as error:
-        raise PluginLoadError(f"{spec.id}: at Init: {error}", plugin_id=spec.id) from error
-
-
-async def _settle(child: ChildProcess) -> None:
-    """A lost connection mostly means that the process is about to end: wait for that news."""
-    await asyncio.wait({child.exited}, timeout=0.2)
-
-
-def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginLoadError:
-    if child.exited.done():
-        problem = f"ended before it was ready ({child.exited.result()})"
-    return PluginLoadError(f"{spec.id} {problem}{child.tail()}", plugin_id=spec.id)
-
-
-def _refusal(error: grpc.aio.AioRpcError, plugin_id: str) -> str:
-    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        return "does not know the token it was given: it must use LOOM_TOKEN of its environment"
-    return f"failed at Init: {from_grpc(error, plugin_id).message}"
-
-
-def _late(spec: PluginSpec) -> str:
-    return (
-        f"was not ready within {spec.start_timeout_s:g} s: it must listen on LOOM_SOCKET and "
-        "answer Init; raise the start-up limit if it needs longer"
-    )
-
-
-async def _until_listening(path: Path) -> None:
-    """Tries the socket itself: a file that nobody listens on yet would cost a gRPC backoff."""
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(str(path)) == 0:
-                return
-        await asyncio.sleep(CONNECT_POLL_S)
-
-
-def _request(spec: PluginSpec, host_socket: Path) -> Any:
-    quotas = {name: int(value) for name, value in asdict(spec.quotas).items()}
-    return pb.InitRequest(
-        api_versions=API_VERSIONS,
-        plugin_id=spec.id,
-        config=json.dumps(dict(spec.config)),
-        grants=spec.grants,
-        host_socket=str(host_socket),
-        data_dir=str(spec.data_dir),
-        cache_dir=str(spec.cache_dir),
-        quotas=quotas,
-    )

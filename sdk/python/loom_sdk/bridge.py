@@ -20,7 +20,12 @@ class Bridge:
         self._port, self._loop = port, loop
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop is closed: the host went on without this thread
+            work.close()
+            raise
+        return future.result()
 
     def _close(self, items: AsyncIterator[Item]) -> None:
         """End a stream that was left early; does not wait, the loop's own thread may be here."""

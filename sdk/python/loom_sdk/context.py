@@ -143,8 +143,21 @@ class _Base:
         return self._call.content_type if self._call else ""
 
     def remaining_ms(self) -> int:
-        """Milliseconds until the host gives up on this call; never below 0."""
+        """Milliseconds until the host gives up on this call; 0 once it has."""
+        if self._told_to_stop():
+            return 0
         return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more, so that long work may stop.
+
+        Only a child process is told of a cancellation; elsewhere it is true once time is up.
+        """
+        return self._told_to_stop() or (self._call is not None and self.remaining_ms() <= 0)
+
+    def _told_to_stop(self) -> bool:
+        cancelled = getattr(self._port, "cancelled", None)
+        return cancelled is not None and bool(cancelled(self._call_id))
 
     def elapsed_us(self) -> int:
         return int((time.monotonic() - self._began) * 1_000_000)

@@ -120,11 +120,20 @@ class InvalidArguments(CapabilityError):
 
 
 class ActionFailed(CapabilityError):
-    """The plugin's own code failed; `code` is the plugin's, CAPABILITY_ERROR by default."""
+    """The plugin's own code failed; `code` is the plugin's, CAPABILITY_ERROR by default.
 
-    def __init__(self, message: str = "", *, code: str = "CAPABILITY_ERROR") -> None:
+    `data` is what the plugin says of the failure beside the message: any JSON value. It is lost on
+    the way to another process where it is longer than `MAX_DATA`.
+    """
+
+    def __init__(
+        self, message: str = "", *, code: str = "CAPABILITY_ERROR", data: Any = None
+    ) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.data = code, data
+
+    def details(self) -> dict[str, Any]:
+        return {} if self.data is None else {"data": self.data}
 
 
 class NoProvider(CapabilityError):
@@ -179,6 +188,10 @@ TABLE: dict[type[LoomError], Mapping] = {
 _BY_CODE = {row.code: kind for kind, row in TABLE.items() if kind is not CapabilityError}
 
 
+MAX_DATA = 16_384
+"""Longest `ActionFailed.data` in JSON text that travels: an error must fit a frame of 64 KiB."""
+
+
 class ErrorInfo(NamedTuple):
     """An error as it travels: `ActionError` of the proto, `action-error` of the WIT."""
 
@@ -199,17 +212,26 @@ def mapping_of(error: BaseException) -> Mapping:
 def encode(error: BaseException) -> ErrorInfo:
     """Any exception as it travels. A foreign one becomes CAPABILITY_ERROR with its class named."""
     if isinstance(error, ActionFailed):
-        return ErrorInfo(error.code, error.message, "{}")
+        return ErrorInfo(error.code, error.message, _data_text(error))
     if isinstance(error, LoomError):
         return ErrorInfo(mapping_of(error).code, error.message, json.dumps(error.details()))
     return ErrorInfo("CAPABILITY_ERROR", f"{type(error).__name__}: {error}", "{}")
+
+
+def _data_text(error: ActionFailed) -> str:
+    """The details of a plugin's own failure; none where they are not JSON or too long to travel."""
+    try:
+        text = json.dumps(error.details())
+    except (TypeError, ValueError, RecursionError):
+        return "{}"
+    return text if len(text) <= MAX_DATA else "{}"
 
 
 def decode(info: ErrorInfo) -> LoomError:
     """The reverse of `encode`; a code that is not in the table is the plugin's own."""
     kind = _BY_CODE.get(info.code, ActionFailed)
     if kind is ActionFailed:
-        return ActionFailed(info.message, code=info.code)
+        return ActionFailed(info.message, code=info.code, data=_details_of(info).get("data"))
     details = _details_of(info)
     if kind is QuotaExceeded:
         return QuotaExceeded(

@@ -29,6 +29,8 @@ from .errors import (
 
 TOKEN_KEY = "loom-token"
 """Metadata key of the child's one-time token, in both directions."""
+LONGEST_MESSAGE = 8192
+"""Characters of an error's text that travel: it must fit a frame of 64 KiB with its details."""
 ERROR_KEY = "loom-error-bin"
 """Trailing metadata key of a serialized `ActionError`."""
 
@@ -56,7 +58,7 @@ STATUS_ERRORS: dict[str, type[LoomError]] = {
 
 def error_to_proto(error: BaseException) -> pb.ActionError:
     code, message, details = encode(error)
-    clean = message.encode("utf-8", "replace").decode()
+    clean = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
     return pb.ActionError(code=code, message=clean, details=details)
 
 

@@ -269,31 +269,45 @@ class AckFrame(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., response: _Optional[_Union[PluginResponse, _Mapping]] = ...) -> None: ...
 
 class CancelFrame(_message.Message):
-    __slots__ = ("call_id", "reason")
+    __slots__ = ("call_id", "reason", "seq", "event")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     reason: str
-    def __init__(self, call_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    seq: int
+    event: int
+    def __init__(self, call_id: _Optional[str] = ..., reason: _Optional[str] = ..., seq: _Optional[int] = ..., event: _Optional[int] = ...) -> None: ...
 
 class ChunkFrame(_message.Message):
-    __slots__ = ("call_id", "data", "last")
+    __slots__ = ("call_id", "data", "last", "seq", "event")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     data: bytes
     last: bool
-    def __init__(self, call_id: _Optional[str] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+    seq: int
+    event: int
+    def __init__(self, call_id: _Optional[str] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., seq: _Optional[int] = ..., event: _Optional[int] = ...) -> None: ...
 
 class CreditFrame(_message.Message):
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "call_id", "seq", "event")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
     frames: int
-    def __init__(self, frames: _Optional[int] = ...) -> None: ...
+    call_id: str
+    seq: int
+    event: int
+    def __init__(self, frames: _Optional[int] = ..., call_id: _Optional[str] = ..., seq: _Optional[int] = ..., event: _Optional[int] = ...) -> None: ...
 
 class HostFrame(_message.Message):
-    __slots__ = ("init", "event", "call", "cancel", "reply", "health", "shutdown", "chunk", "credit")
+    __slots__ = ("init", "event", "call", "cancel", "reply", "health", "shutdown", "chunk", "credit", "batch")
     INIT_FIELD_NUMBER: _ClassVar[int]
     EVENT_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +317,7 @@ class HostFrame(_message.Message):
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     init: InitRequest
     event: EventFrame
     call: ActionCall
@@ -312,10 +327,11 @@ class HostFrame(_message.Message):
     shutdown: ShutdownRequest
     chunk: ChunkFrame
     credit: CreditFrame
-    def __init__(self, init: _Optional[_Union[InitRequest, _Mapping]] = ..., event: _Optional[_Union[EventFrame, _Mapping]] = ..., call: _Optional[_Union[ActionCall, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ..., reply: _Optional[_Union[HostReply, _Mapping]] = ..., health: _Optional[_Union[HealthRequest, _Mapping]] = ..., shutdown: _Optional[_Union[ShutdownRequest, _Mapping]] = ..., chunk: _Optional[_Union[ChunkFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[HostFrame]
+    def __init__(self, init: _Optional[_Union[InitRequest, _Mapping]] = ..., event: _Optional[_Union[EventFrame, _Mapping]] = ..., call: _Optional[_Union[ActionCall, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ..., reply: _Optional[_Union[HostReply, _Mapping]] = ..., health: _Optional[_Union[HealthRequest, _Mapping]] = ..., shutdown: _Optional[_Union[ShutdownRequest, _Mapping]] = ..., chunk: _Optional[_Union[ChunkFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[HostFrame, _Mapping]]] = ...) -> None: ...
 
 class PluginFrame(_message.Message):
-    __slots__ = ("init", "ack", "result", "call", "health", "shutdown", "chunk", "credit", "cancel")
+    __slots__ = ("init", "ack", "result", "call", "health", "shutdown", "chunk", "credit", "cancel", "batch")
     INIT_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +341,7 @@ class PluginFrame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     init: InitResponse
     ack: AckFrame
     result: ActionResult
@@ -334,7 +351,8 @@ class PluginFrame(_message.Message):
     chunk: ChunkFrame
     credit: CreditFrame
     cancel: CancelFrame
-    def __init__(self, init: _Optional[_Union[InitResponse, _Mapping]] = ..., ack: _Optional[_Union[AckFrame, _Mapping]] = ..., result: _Optional[_Union[ActionResult, _Mapping]] = ..., call: _Optional[_Union[HostCall, _Mapping]] = ..., health: _Optional[_Union[HealthStatus, _Mapping]] = ..., shutdown: _Optional[_Union[PluginResponse, _Mapping]] = ..., chunk: _Optional[_Union[ChunkFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[PluginFrame]
+    def __init__(self, init: _Optional[_Union[InitResponse, _Mapping]] = ..., ack: _Optional[_Union[AckFrame, _Mapping]] = ..., result: _Optional[_Union[ActionResult, _Mapping]] = ..., call: _Optional[_Union[HostCall, _Mapping]] = ..., health: _Optional[_Union[HealthStatus, _Mapping]] = ..., shutdown: _Optional[_Union[PluginResponse, _Mapping]] = ..., chunk: _Optional[_Union[ChunkFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[PluginFrame, _Mapping]]] = ...) -> None: ...
 
 class HostCall(_message.Message):
     __slots__ = ("seq", "publish", "invoke", "emit", "kv_get", "kv_put", "kv_delete", "kv_list", "http_request", "log", "get_secret", "span")

@@ -1,0 +1,54 @@
+"""The standard services beside `service Plugin`: health for probes, reflection for grpcurl."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1 import health_pb2_grpc as pb_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+
+from .methods import Methods
+from .work import Work
+
+WATCH_S = 1.0
+"""How often `Watch` looks."""
+
+
+class Health(pb_grpc.HealthServicer):  # type: ignore[misc]  # generated, untyped
+    """What `Plugin.health` says, for the whole server ("") and for `service Plugin` alike."""
+
+    def __init__(self, work: Work, services: Sequence[str]) -> None:
+        self._work, self._services = work, ("", *services)
+
+    def _status(self) -> Any:
+        serving = self._work.driver is not None and self._work.health().healthy
+        kind = pb.HealthCheckResponse
+        return kind(status=kind.SERVING if serving else kind.NOT_SERVING)
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
+        return self._status()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        kind = pb.HealthCheckResponse
+        told = None
+        while True:
+            known = request.service in self._services
+            status = self._status() if known else kind(status=kind.SERVICE_UNKNOWN)
+            if status != told:
+                told = status
+                yield status
+            await asyncio.sleep(WATCH_S)
+
+
+def add(table: Methods, work: Work, services: Sequence[str]) -> None:
+    """Add both services, for a `grpc.aio` server."""
+    pb_grpc.add_HealthServicer_to_server(Health(work, services), table)
+    names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+    add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), table)
