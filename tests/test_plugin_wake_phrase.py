@@ -244,6 +244,25 @@ def test_a_short_rest_does_not_count_as_a_query() -> None:
     assert queries(hear(*events)) == ["Tell me a joke."]
 
 
+def test_a_query_that_goes_on_needs_no_phrase_again() -> None:
+    first = transcript("Hey Loom, what is twelve?", 2000, utterance_id="a")
+    whole = transcript("He looms, what is 12 times 9?", 3500, utterance_id="b", continues="a")
+    more = transcript("He looms, what is 12 times 9 plus 1?", 4500, utterance_id="c", continues="b")
+    other = transcript("Nothing for you.", 5000, utterance_id="d", continues="?")
+    assert queries(hear(first, whole, more, other)) == [
+        "what is twelve?", whole.metadata["text"], more.metadata["text"],
+    ]  # fmt: skip
+
+
+def test_where_the_phrase_is_said_again_the_last_question_counts() -> None:
+    text = "Hey Loom, what is 1 plus 1? Hey Loom, what is 12 times 9?"
+    assert queries(hear(transcript(text, 5000))) == ["what is 12 times 9?"]
+    about = "Hey Loom, what is a loom?"
+    assert queries(hear(transcript(about, 5000))) == ["what is a loom?"]
+    again = "Hey Loom, what is 12 times 9? Hey Loom."
+    assert queries(hear(transcript(again, 5000))) == ["what is 12 times 9? Hey Loom."]
+
+
 def test_silence_between_phrase_and_question_does_not_put_to_sleep() -> None:
     events = [transcript("Hey Loom.", 1000), transcript("", 2000), transcript("Yes?", 4000)]
     assert queries(hear(*events)) == ["Yes?"]

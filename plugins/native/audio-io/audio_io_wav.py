@@ -17,6 +17,8 @@ MAX_FILE_BYTES = 512 * 1024**2
 """Files are read whole; this is 48 minutes of 44.1 kHz stereo 32-bit."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 """Format tags of mmreg.h; in an EXTENSIBLE chunk the real tag begins the sub-format GUID."""
+TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"JUNK")
+"""Chunks that may follow samples that are really none."""
 CONVERT = "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 -c:a pcm_s16le OUT.wav"
 
 
@@ -96,8 +98,10 @@ def _chunks(data: bytes, path: str) -> tuple[Format, memoryview]:
         elif name == b"data":
             if layout is None:
                 raise _bad("INVALID", path, f"has samples before their format: {CONVERT}")
-            # A size that goes past the end is a recorder's that was killed, or a pipe's.
-            return layout, body
+            # A size of 0, or past the end, is a recorder's that was killed, or a pipe's.
+            rest = view[at + 8 :]
+            unsized = size == 0 and bytes(rest[:4]) not in TRAILERS
+            return layout, rest if unsized else body
         at += 8 + size + size % 2
     missing = "samples ('data' chunk)" if layout else "format ('fmt ' chunk)"
     raise _bad("INVALID", path, f"is cut off or broken: its {missing} is missing; copy it again")

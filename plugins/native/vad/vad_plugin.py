@@ -1,12 +1,17 @@
-"""Voice activity detection: `audio.mic` in, `vad` and whole `utterance` events out."""
+"""Voice activity detection: microphone in, `vad` and whole `utterance` events out.
+
+Which topic it hears is what `loom.toml` grants of `audio.*`: `audio.mic`, or `audio.gated` where a
+noise gate stands before it.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-from vad_segmenter import SAMPLE_RATE, Segmenter, Utterance
+from vad_segmenter import SAMPLE_RATE, Segmenter, Utterance, missing
 
 from loom_sdk import Context, Event, Plugin, on_event
 
@@ -37,10 +42,11 @@ class Vad(Plugin):
         self._streams: OrderedDict[str, Stream] = OrderedDict()
 
     def start(self, ctx: Context) -> None:
-        """Load the detector now, so that the first chunk does not wait for it."""
-        list(Segmenter(self.config).feed(bytes(960), 0))
+        """Raises ActionFailed without the detector; the first chunk loads it (20 ms)."""
+        if find_spec("webrtcvad") is None:
+            raise missing()
 
-    @on_event("audio.mic", types=("audio_chunk", "audio_end"))
+    @on_event("audio.*", types=("audio_chunk", "audio_end"))
     def heard(self, ctx: Context, event: Event) -> None:
         """One chunk of pcm_s16le, 16 kHz, mono, of any length; or the end of a stream."""
         stream = self._stream(ctx, event)
@@ -107,6 +113,7 @@ class Vad(Plugin):
             "utterance_id": speech.id,
             "sample_rate": str(SAMPLE_RATE),
             "duration_ms": _ms(len(pcm) // 2),
+            "begin_of_speech_ms": _ms(speech.first_voiced),
             "end_of_speech_ms": _ms(speech.end_voiced),
             "end_of_speech_unix_ms": f"{speech.arrived_ms:.1f}",
         }

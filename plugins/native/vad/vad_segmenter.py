@@ -110,6 +110,13 @@ class Utterance:
         return levels[(len(levels) - 1) * 9 // 10] - levels[len(levels) // 10]
 
 
+def missing() -> ActionFailed:
+    return ActionFailed(
+        "vad needs the Python package webrtcvad-wheels: pip install 'loom-host[voice]'",
+        code="VAD_MISSING",
+    )
+
+
 class Segmenter:
     """One stream of 16 kHz mono PCM: frames in, `(started, utterance)` pairs out."""
 
@@ -117,10 +124,7 @@ class Segmenter:
         try:
             import webrtcvad
         except ImportError as error:
-            raise ActionFailed(
-                "vad needs the Python package webrtcvad-wheels: pip install 'loom-host[voice]'",
-                code="VAD_MISSING",
-            ) from error
+            raise missing() from error
         frame_ms = config["frame_ms"]
         self._vad = webrtcvad.Vad(config["mode"])
         self._floor = NoiseFloor(frame_ms)

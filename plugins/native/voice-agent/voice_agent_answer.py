@@ -114,6 +114,7 @@ class Answerer:
     async def _use(self, name: str, arguments: dict[str, Any]) -> None:
         self._turn.tool = {"name": name, "arguments": arguments, "result": None, "provider": ""}
         limit = self._config["tool_timeout_ms"]
+        await self._turn.go_ahead()
         with self._turn.stage("tool") as stage:
             try:
                 result = await self._ctx.invoke(name, arguments, timeout_ms=limit)

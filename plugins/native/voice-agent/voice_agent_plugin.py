@@ -10,8 +10,10 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
+from functools import partial
 
 from voice_agent_answer import Answerer, History
+from voice_agent_floor import QUERY_HOLDS_S, Floor, joined
 from voice_agent_speech import Speaker, stopped
 from voice_agent_split import speakable
 from voice_agent_turn import AGENT_TOPIC, Turn, spoken_apology, status_of, unix_ms
@@ -35,7 +37,10 @@ class VoiceAgent(Plugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, Turn] = OrderedDict()
+        self._floor = Floor(0)
+        self._former: Event | None = None
+        """The last utterance, with those that it continued."""
         self._current: Running | None = None
         self._history = History(0)
         self._warming: asyncio.Task[bool] | None = None
@@ -44,6 +49,7 @@ class VoiceAgent(Plugin):
 
     async def start(self, ctx: AsyncContext) -> None:
         self._history = History(self.config["history_turns"])
+        self._floor = Floor(self.config["join_ms"])
         if self.config["warm_up"] and self.config["max_tools"]:
             self._warming = asyncio.create_task(warm_up(ctx, self.config))
 
@@ -53,21 +59,54 @@ class VoiceAgent(Plugin):
         if self._current is not None:
             await stopped(self._current[1])
 
+    @on_event("vad", types=("vad.speech_start", "vad.speech_end"))
+    async def voiced(self, ctx: AsyncContext, event: Event) -> None:
+        """Somebody speaks: perhaps the rest of a question that is being answered."""
+        if event.type == "vad.speech_start":
+            self._floor.begin(event.metadata)
+        elif event.metadata.get("dropped"):
+            self._floor.end(event.metadata.get("utterance_id", ""))
+
     @on_event("utterance", types=("utterance",))
     async def heard(self, ctx: AsyncContext, event: Event) -> None:
-        """Speech in, `transcript.final` out; without words an `action_result` no_speech."""
+        """Speech in, `transcript.final` out; without words an `action_result` no_speech.
+
+        Where it goes on with what was said before, both are transcribed as one.
+        """
+        event = self._former = self._joined(event)
+        utterance_id, going_on = event.metadata.get("utterance_id", ""), False
+        if "continues" in event.metadata:
+            self._floor.keep(utterance_id, self.config["stt_timeout_ms"] / 1000)
+        try:
+            going_on = await self._understand(ctx, event) and "continues" in event.metadata
+        finally:
+            if going_on:
+                self._floor.keep(utterance_id, QUERY_HOLDS_S)
+            else:
+                self._floor.end(utterance_id)
+
+    def _joined(self, event: Event) -> Event:
+        former = self._former
+        if former is not None:
+            turn = self._seen.get(former.metadata.get("utterance_id") or former.id)
+            if turn is not None and turn.first_audio_unix_ms is not None:
+                former = None  # its answer is heard already
+        return joined(former, event, self.config["join_ms"])
+
+    async def _understand(self, ctx: AsyncContext, event: Event) -> bool:
+        """Whether a transcript came of it."""
         turn, began, heard = Turn.of(event, self.config["speak"]), time.perf_counter_ns(), unix_ms()
         try:
             result = await self._transcribe(ctx, event.payload)
         except LoomError as error:
             await self._not_understood(ctx, turn, error)
-            return
+            return False
         self._deaf = False
         text = str(result.output.get("text", "")).strip()
         if not speakable(text):
             nothing = {"status": "no_speech", "action_type": "utterance"}
             await turn.publish(ctx, AGENT_TOPIC, "action_result", nothing)
-            return
+            return False
         labels = {
             "text": text,
             "transcript": text,
@@ -79,10 +118,11 @@ class VoiceAgent(Plugin):
             "transcript_unix_ms": f"{unix_ms():.3f}",
             "utterance_id": turn.id,
         }
-        if duration := result.output.get("duration_ms"):
+        if "continues" not in event.metadata and (duration := result.output.get("duration_ms")):
             labels["duration_ms"] = str(duration)
         metadata = {**event.metadata, **labels}
         await ctx.publish("transcript", "transcript.final", metadata=metadata, priority=70)
+        return True
 
     async def _transcribe(self, ctx: AsyncContext, pcm: bytes) -> Result:
         """A recogniser that is being restarted gets the same utterance again, within the limit."""
@@ -122,8 +162,9 @@ class VoiceAgent(Plugin):
     async def asked(self, ctx: AsyncContext, event: Event) -> None:
         """A question in, its answer out as `assistant` and `tts` events, `action_result` last."""
         turn = Turn.of(event, self.config["speak"])
-        if not speakable(turn.question) or self._is_known(turn.id, event):
+        if not speakable(turn.question) or self._is_known(turn, event):
             return
+        turn.go_ahead = partial(self._floor.wait, turn.heard)
         former = self._current
         task = asyncio.create_task(self._answer(ctx, turn, former))
         self._current = turn, task
@@ -137,18 +178,20 @@ class VoiceAgent(Plugin):
         if done and not task.cancelled():
             task.result()
 
-    def _is_known(self, utterance_id: str, event: Event) -> bool:
-        known = utterance_id in self._seen and event.delivery_attempt == 1
-        self._seen[utterance_id] = None
+    def _is_known(self, turn: Turn, event: Event) -> bool:
+        if turn.id in self._seen and event.delivery_attempt == 1:
+            return True
+        self._seen[turn.id] = turn
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
-        return known
+        return False
 
     async def _interrupt(self, ctx: AsyncContext, former: Running, turn: Turn) -> None:
         """Stop the answer that is being made, then what of it is being played."""
         interrupted, task = former
         await stopped(task)
-        reason = {"by": turn.id, "reason": "new_question"}
+        continued = turn.heard.get("continues") == interrupted.id
+        reason = {"by": turn.id, "reason": "continued" if continued else "new_question"}
         await interrupted.publish(ctx, "assistant", "assistant.interrupt", reason, priority=90)
 
     async def _answer(self, ctx: AsyncContext, turn: Turn, former: Running | None) -> None:
@@ -158,6 +201,7 @@ class VoiceAgent(Plugin):
                 await self._interrupt(ctx, former, turn)
             async with Speaker(ctx, turn, self.config) as speaker:
                 await Answerer(ctx, turn, self.config, self._history, speaker).run()
+            await turn.go_ahead()
             await route
         except asyncio.CancelledError:
             turn.outcome = {

@@ -121,6 +121,7 @@ class Speaker:
         if not self._chunks:
             stage.end(item.elapsed_us)
             self._turn.stages["tts_first"] = stage
+            await self._turn.go_ahead()
             self._turn.first_audio_unix_ms = unix_ms()
             first = {"first_audio_unix_ms": f"{self._turn.first_audio_unix_ms:.3f}"}
             await self._publish("tts.start", first)

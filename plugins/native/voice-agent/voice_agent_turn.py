@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from loom_sdk.errors import LoomError, encode, mapping_of
 
 AGENT_TOPIC = "agent.voice"
 PRIORITY = 50
+PAUSE = re.compile(r"[.?!,;:]+\s+(\w)")
 STATUS = {"ACTION_TIMEOUT": "timeout", "ACTION_RETRYABLE": "retryable"}
 
 
@@ -49,6 +51,10 @@ class Stage:
         self.inside_us = inside_us
 
 
+async def at_once() -> None:
+    """Nothing to wait for."""
+
+
 @dataclass(slots=True)
 class Turn:
     """All that is known of one question."""
@@ -66,11 +72,17 @@ class Turn:
     first_audio_unix_ms: float | None = None
     outcome: dict[str, str] = field(default_factory=lambda: {"status": "ok"})
     sequence: int = 0
+    go_ahead: Callable[[], Awaitable[None]] = at_once
+    """Returns when the speaker is not going on with the question: then answer it aloud, and act."""
 
     @classmethod
     def of(cls, event: Event, speak: bool) -> Turn:
         given = event.metadata
-        turn = cls(labels_of(event), given.get("text", "").strip(), given)
+        text = given.get("text", "").strip()
+        if "continues" in given:
+            # Recognisers end a sentence at every pause: "What is 12? Times 9."
+            text = PAUSE.sub(lambda begin: f" {begin[1].lower()}", text)
+        turn = cls(labels_of(event), text, given)
         turn.speak = speak and given.get("speak") != "false"
         stage = Stage()
         stage.wall_us, stage.inside_us = _integer(given, "stt_wall_us"), _integer(given, "stt_us")

@@ -15,6 +15,8 @@ from loom_sdk import AsyncContext, toolchoice
 from loom_sdk.errors import LoomError
 
 POLL_S = 0.1
+MAX_POLL_S = 5.0
+"""A model that loads is waited for inside the call; one that failed is asked ever more rarely."""
 PATIENCE_S = 60.0
 """Models load in seconds; a provider that comes later meets a cold first question."""
 QUESTION = "Hello"
@@ -24,16 +26,18 @@ async def warm_up(ctx: AsyncContext, config: Mapping[str, Any]) -> bool:
     """Returns whether it was done. Waits for the tools to be complete and the model to be there."""
     until = time.monotonic() + PATIENCE_S
     before: list[toolchoice.Tool] = []
+    pause_s = POLL_S
     while time.monotonic() < until:
         try:
             tools = await _tools(ctx, config)
             if tools and tools == before:
-                await _read(ctx, tools, config["llm_timeout_ms"])
+                await _read(ctx, tools)
                 return True
             before = tools
         except LoomError as error:
             ctx.log(f"the model is not warm yet: {error.message}", "debug")
-        await asyncio.sleep(POLL_S)
+            pause_s = min(2 * pause_s, MAX_POLL_S)
+        await asyncio.sleep(pause_s)
     return False
 
 
@@ -42,8 +46,8 @@ async def _tools(ctx: AsyncContext, config: Mapping[str, Any]) -> list[toolchoic
     return toolchoice.tools_of(result.output["tools"][: config["max_tools"]])
 
 
-async def _read(ctx: AsyncContext, tools: list[toolchoice.Tool], timeout_ms: int) -> None:
-    """One token of an answer to the prompt of every choice."""
+async def _read(ctx: AsyncContext, tools: list[toolchoice.Tool]) -> None:
+    """One token of an answer to the prompt of every choice. Nobody waits for it, so it has time."""
     messages = toolchoice.messages(tools, QUESTION)
     arguments = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
-    await ctx.invoke("llm.chat", arguments, timeout_ms=timeout_ms)
+    await ctx.invoke("llm.chat", arguments, timeout_ms=round(PATIENCE_S * 1000))

@@ -68,6 +68,8 @@ class Stream:
     ended: bool = False
     """Its sound is over; transcripts may still come."""
     wake: Wake | None = None
+    answered: tuple[str, Wake] | None = None
+    """The last utterance that was a query, and its wake."""
     unasked: deque[Spoken] = field(default_factory=lambda: deque(maxlen=8))
     """Transcripts that no wake claimed yet."""
 
@@ -140,7 +142,7 @@ class WakeOpenWakeWord(Plugin):
         model.reset()
         return model
 
-    @on_event("audio.mic", types=("audio_chunk", "audio_end"))
+    @on_event("audio.*", types=("audio_chunk", "audio_end"))
     def heard_sound(self, ctx: Context, event: Event) -> None:
         """One chunk of pcm_s16le, 16 kHz, mono, of any length; or the end of a stream."""
         stream = self._stream(event)
@@ -203,7 +205,7 @@ class WakeOpenWakeWord(Plugin):
         """Let the wake claim a transcript; those it cannot claim wait for the next wake."""
         waiting, stream.unasked = list(stream.unasked), deque(maxlen=stream.unasked.maxlen)
         for spoken in waiting:
-            wake = stream.wake
+            wake = stream.wake or _continued(stream, spoken.event)
             if wake is None:
                 stream.unasked.append(spoken)
                 continue
@@ -212,6 +214,7 @@ class WakeOpenWakeWord(Plugin):
                 stream.unasked.append(spoken)
             elif question:
                 stream.wake = None
+                stream.answered = (_utterance_id(spoken.event), wake)
                 self._ask(ctx, spoken.event, question, wake)
 
     def _question(self, wake: Wake, spoken: Spoken) -> str | None:
@@ -259,14 +262,15 @@ class WakeOpenWakeWord(Plugin):
 
 
 def without_phrase(text: str, phrase: str) -> str:
-    """`text` from behind the phrase at its start, as written; all of it where none is there.
+    """`text` from behind the phrase, as written; all of it where none is there.
 
-    The sound has already told that the phrase was said, so a rough resemblance is enough.
+    The sound has already told that the phrase was said, so a rough resemblance is enough at the
+    start; behind other words it must be a close one.
     """
     wanted = "".join(WORD.findall(phrase.lower()))
     words = list(WORD.finditer(text))
     best, end = 0.0, 0
-    for first in range(min(3, len(words))):
+    for first in range(len(words)):
         for last in range(first, min(first + 4, len(words))):
             joined = "".join(word.group().lower() for word in words[first : last + 1])
             alike = SequenceMatcher(None, joined, wanted, autojunk=False).ratio()
@@ -274,6 +278,16 @@ def without_phrase(text: str, phrase: str) -> str:
                 best, end = alike, words[last].end()
     rest = WORD.search(text, end)
     return text[rest.start() :].strip() if rest else ""
+
+
+def _utterance_id(event: Event) -> str:
+    return event.metadata.get("utterance_id") or event.id
+
+
+def _continued(stream: Stream, event: Event) -> Wake | None:
+    """The wake of the query that this transcript goes on with."""
+    asked, wake = stream.answered or ("", None)
+    return wake if event.metadata.get("continues") == asked else None
 
 
 def _spoken(event: Event) -> Spoken:

@@ -178,19 +178,27 @@ class Matcher:
         return None
 
     def remainder(self, text: str, match: Match) -> str:
-        """What follows the phrase, as written; a phrase said again at once is dropped too."""
-        rest = text[match.end :]
-        while True:
-            first = WORD.search(rest)
-            rest = rest[first.start() :].strip() if first else ""
-            again = self.find(rest) if rest else None
-            if again is None or not self._begins(rest, again):
-                return rest
-            rest = rest[again.end :]
+        """What follows the phrase, as written; where it is said again, what follows the last.
+
+        Inside a question only a phrase of several words counts, and only with words behind it: a
+        name can be what the question is about.
+        """
+        rest = _from_word(text[match.end :])
+        while again := self.find(rest) if rest else None:
+            after = _from_word(rest[again.end :])
+            if not self._begins(rest, again) and (" " not in again.phrase or not after):
+                break
+            rest = after
+        return rest
 
     @staticmethod
     def _begins(rest: str, match: Match) -> bool:
         return len(WORD.findall(rest[: match.end])) <= len(match.phrase.split())
+
+
+def _from_word(text: str) -> str:
+    first = WORD.search(text)
+    return text[first.start() :].strip() if first else ""
 
 
 def _set_off(text: str, tokens: list[Token], index: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from wake_phrase_matcher import WORD, Match, Matcher, tokens_of
 
@@ -30,6 +30,8 @@ class WakePhrase(Plugin):
     def __init__(self) -> None:
         super().__init__()
         self._awake: OrderedDict[str, tuple[float, Match]] = OrderedDict()
+        self._asked: OrderedDict[str, tuple[str, Match]] = OrderedDict()
+        """The last utterance of each stream that was a query, and what had woken for it."""
 
     def start(self, ctx: Context) -> None:
         self._matcher = Matcher(self.config)
@@ -70,16 +72,21 @@ class WakePhrase(Plugin):
             self._ask(ctx, event, rest, found)
             return
         until, waking = self._awake.pop(clock, (begin - 1, None))
+        asked, woken = self._asked.get(clock, ("", None))
         if waking is not None and begin <= until:
             self._ask(ctx, event, text.strip(), waking)
+        elif woken is not None and event.metadata.get("continues") == asked:
+            # A query whose speaker went on: heard as a whole, its phrase was written otherwise.
+            self._ask(ctx, event, text.strip(), woken)
 
     def _wake(self, clock: str, until: float, match: Match) -> None:
         self._awake[clock] = (until, match)
-        self._awake.move_to_end(clock)
-        if len(self._awake) > MAX_STREAMS:
-            self._awake.popitem(last=False)
+        _keep_newest(self._awake, clock)
 
     def _ask(self, ctx: Context, event: Event, text: str, match: Match) -> None:
+        clock, _, _ = time_of(event)
+        self._asked[clock] = (event.metadata.get("utterance_id") or event.id, match)
+        _keep_newest(self._asked, clock)
         labels = {"text": text, "phrase": match.phrase, "score": f"{match.score:.3f}"}
         ctx.publish(
             "query",
@@ -88,6 +95,12 @@ class WakePhrase(Plugin):
             priority=60,
             confidence=event.confidence,
         )
+
+
+def _keep_newest(streams: OrderedDict[str, Any], clock: str) -> None:
+    streams.move_to_end(clock)
+    if len(streams) > MAX_STREAMS:
+        streams.popitem(last=False)
 
 
 def time_of(event: Event) -> tuple[str, float, float]:

@@ -209,6 +209,8 @@ def _round(value: Fraction, digits: Fraction = Fraction(0)) -> Fraction:
 
 def _whole_root(value: int, degree: int) -> int | None:
     """The exact root by Newton's method on integers, None where there is none."""
+    if value < 2:
+        return value
     root = 1 << -(-value.bit_length() // degree)
     while (step := ((degree - 1) * root + value // root ** (degree - 1)) // degree) < root:
         root = step

@@ -55,9 +55,12 @@ def _alternatives() -> str:
                     for t in texts).replace(r"\ ", r"\s+")  # fmt: skip
 
 
+_SPOKEN = "|".join(text.replace(" ", r"\s+") for text in _OPERATORS if text[0].isalpha())
 _TOKEN = re.compile(
     r"(?P<skip>\s+|(?:the|a|an)\b|[?=.]+\s*$)"
-    r"|(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)"
+    # A recogniser's mark for a pause before an operator: "12? Times 9."
+    rf"|(?P<pause>[?.,]+(?=\s+(?:{_SPOKEN})\b))"
+    r"|(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)"
     rf"|(?P<joined>(?:{'|'.join(_TENS)})-(?:{'|'.join(_ONES[1:10])})\b)"
     rf"|(?P<phrase>{_alternatives()})"
     r"|(?P<word>[a-z]+\d*)|(?P<mark>[(),])"
@@ -95,7 +98,9 @@ def tokenize(text: str) -> list[Token]:
         if match is None:
             raise syntax_error(text, at, text[at])
         kind, found = str(match.lastgroup), match.group()
-        if kind == "number" and depth and "," in found:  # in brackets a comma parts arguments
+        if kind == "pause":  # in brackets a comma parts arguments
+            kind = "mark" if depth and found == "," else "skip"
+        if kind == "number" and depth and "," in found:
             found = found.partition(",")[0]
         if kind != "skip":
             tokens.append(_token(kind, found, at))
