@@ -30,6 +30,7 @@ $(STAMP): pyproject.toml sdk/python/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -e "sdk/python[grpc,native]" -e ".[voice,local-llm,dev]"
+	$(BIN)/python -m compileall -q loom_host sdk/python/loom_sdk plugins
 	touch $@
 
 models: install

@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
-
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.models import models_dir
 
 from . import discovery
 from .config import PluginSettings, Settings
-from .grants import grant
+from .folders import Folder
+from .folders import granted as granted_folders
+from .grants import Grants, grant
 from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import tightest
@@ -26,8 +26,23 @@ START_TIMEOUT_S = {"native": 60.0, "grpc": 60.0, "wasm": 180.0}
 
 
 def roots_of(settings: Settings) -> list[Path]:
-    own = [Path(path) for path in settings.host.plugin_paths]
-    return [discovery.first_party_root(), *own, *discovery.installed_roots()]
+    """Every place where plugins are looked for."""
+    return [discovery.first_party_root(), *_own_roots(settings), *discovery.installed_roots()]
+
+
+def _own_roots(settings: Settings) -> list[Path]:
+    return [Path(path) for path in settings.host.plugin_paths]
+
+
+def manifests_of(settings: Settings) -> dict[str, Manifest]:
+    """Manifests of the plugins that the settings name."""
+    bare = {
+        name: discovery.bare_component(name, Path(own.path))
+        for name, own in settings.plugins.items()
+        if own.path
+    }
+    named = {name for name, own in settings.plugins.items() if not own.path}
+    return discovery.find_named(named, _own_roots(settings)) | bare
 
 
 def chosen(settings: Settings, manifests: Mapping[str, Manifest]) -> list[str]:
@@ -100,11 +115,24 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
         data_dir=settings.host.data_dir / "plugins" / manifest.id,
         cache_dir=settings.host.cache_dir / "plugins" / manifest.id,
         env=_environment(grants.allowed.get("env", ())),
+        folders=_folders(name, grants, own),
         first_party=first_party,
+        instances=manifest.instances,
+        isolation=own.isolation,
+        marshal=own.marshal or settings.host.marshal,
+        idle_s=own.idle_s,
+        sandbox=own.sandbox or manifest.sandbox,
         start_timeout_s=START_TIMEOUT_S[tier],
     )
     slots = Slots(manifest.id, quotas.concurrency, quotas.rate)
     return PluginHandle(manifest, own, grants, spec, slots)
+
+
+def _folders(name: str, grants: Grants, own: PluginSettings) -> tuple[Folder, ...]:
+    try:
+        return granted_folders(grants.allowed.get("filesystem", ()), own.folders)
+    except ValueError as error:
+        raise ConfigError(f"[plugins.{name}.folders]: {error}") from error
 
 
 def _environment(names: tuple[str, ...]) -> dict[str, str]:
@@ -133,12 +161,41 @@ def plugin_config(name: str, manifest: Manifest, own: PluginSettings) -> dict[st
             known = ", ".join(properties) or "none"
             hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
             raise ConfigError(f"[plugins.{name}.config]: unknown key {key!r}; {hint}")
-    values = {k: s["default"] for k, s in properties.items() if "default" in s} | dict(own.config)
-    try:
-        validator = jsonschema_rs.validator_for({"type": "object", "properties": properties})
-    except (ValueError, jsonschema_rs.ValidationError) as error:
-        raise ManifestError(f"{manifest.folder}/plugin.toml [config]: {error}") from error
-    for wrong in validator.iter_errors(values):
-        place = "/".join(map(str, wrong.instance_path))
-        raise ConfigError(f"[plugins.{name}.config] {place}: {wrong.message}")
+    values = _defaults(manifest) | dict(own.config)
+    if own.config:  # defaults alone are looked at by `check_schemas`, not at every start
+        _check_config(f"[plugins.{name}.config]", manifest, values)
     return values
+
+
+def check_schemas(manifest: Manifest) -> None:
+    """Raises ManifestError where a schema in a `plugin.toml` is wrong, or a default breaks its own.
+
+    Not part of a start, which compiles a schema when it first needs it.
+    """
+    try:
+        _check_config("[config] default of", manifest, _defaults(manifest))
+    except ConfigError as error:
+        raise ManifestError(f"{manifest.folder}/plugin.toml {error.message}") from error
+    for capability in manifest.capabilities:
+        for schema in (capability.input_schema, capability.output_schema):
+            _validator(manifest, capability.name, dict(schema or {}))
+
+
+def _defaults(manifest: Manifest) -> dict[str, Any]:
+    return {k: s["default"] for k, s in manifest.config_schema.items() if "default" in s}
+
+
+def _check_config(where: str, manifest: Manifest, values: Mapping[str, Any]) -> None:
+    schema = {"type": "object", "properties": dict(manifest.config_schema)}
+    for wrong in _validator(manifest, "[config]", schema).iter_errors(values):
+        place = "/".join(map(str, wrong.instance_path))
+        raise ConfigError(f"{where} {place}: {wrong.message}")
+
+
+def _validator(manifest: Manifest, where: str, schema: dict[str, Any]) -> Any:
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(schema)
+    except (ValueError, jsonschema_rs.ValidationError) as error:
+        raise ManifestError(f"{manifest.folder}/plugin.toml {where}: {error}") from error

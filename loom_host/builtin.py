@@ -12,12 +12,13 @@ from loom_sdk import Call, Event, Result
 from loom_sdk.errors import CapabilityNotFound
 from loom_sdk.plugin import CapabilitySpec
 
-from .broker import Broker, Offer
+from .broker import Broker
 from .config import PluginSettings
 from .grants import Grants
 from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import Quotas
+from .registry import Offer
 from .runtimes.base import Declaration, PluginSpec, Usage
 
 CAPABILITIES = (
@@ -44,11 +45,16 @@ CAPABILITIES = (
 class HostInstance:
     """Answers from the broker's tables, for whoever asks."""
 
+    asleep = False
+
     def __init__(self, broker: Broker, handles: Mapping[str, PluginHandle]) -> None:
         self._broker, self._handles = broker, handles
         self.handle: PluginHandle | None = None
         self.declaration = Declaration(CAPABILITIES)
         self.enforcement: Mapping[str, str] = {}
+
+    async def wake(self) -> None:
+        """The host never sleeps."""
 
     async def invoke(self, call: Call) -> Result:
         assert self.handle is not None

@@ -18,8 +18,11 @@ from typing import Any
 from loom_sdk.errors import ConfigError
 
 from .grants import KINDS
+from .network import parse_rule
 from .quotas import Quotas, parse_quotas
 
+SANDBOXES = ("strict", "standard", "none")
+MARSHALS = ("direct", "stock")
 PRIVACY = ("public", "sensitive", "private", "local-only")
 
 
@@ -43,6 +46,8 @@ class HostSettings:
     """Time a plugin gets to stop before it is killed."""
     require_enforced: bool = False
     """Refuse to start where a quota cannot be enforced."""
+    marshal: str = "direct"
+    """How values enter and leave wasm plugins: `direct`, or wasmtime's own `stock` conversions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class PluginSettings:
     """[plugins.NAME]"""
 
     enabled: bool = True
+    path: str = ""
+    """A `.wasm` component without a manifest, relative to the file: its types tell what it is."""
     tier: str = ""
     """Overrides the manifest's default, among the tiers it claims."""
     trusted: bool = False
@@ -71,6 +78,16 @@ class PluginSettings:
     """`sha256:...` of the plugin's folder; `loom check` prints it."""
     start: str = "eager"
     """`eager`: the host waits for it; `background`: calls wait for it instead."""
+    isolation: str = ""
+    """Where a wasm plugin runs: `thread` of the host or a locked-down `process`. Default: `thread`
+    where it is first-party, else `process`."""
+    marshal: str = ""
+    """Of a wasm plugin: `direct` or `stock`. Default: as in [host]."""
+    idle_s: float = 60.0
+    """Seconds without a call after which a wasm plugin's process ends; 0: never."""
+    sandbox: str = ""
+    """Of a grpc plugin: `strict`, `standard` or `none`. Default: `standard` where it is
+    first-party, else `strict`."""
     role: str = ""
     """With a role, it only runs where `[roles]` names it."""
     quality: float = 0.7
@@ -78,6 +95,8 @@ class PluginSettings:
     cost: float = 0.0
     """Estimated cost of a call, in the unit of `routing.cost_cap`."""
     allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Where each folder that `allow.filesystem` names is, relative to the file."""
     config: Mapping[str, Any] = field(default_factory=dict)
     quotas: Mapping[str, Any] = field(default_factory=dict)
 
@@ -184,7 +203,7 @@ def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Setting
     return Settings(
         host=_host(_table(data, "host", where), base, where),
         telemetry=_telemetry(_table(data, "telemetry", where), where),
-        plugins={n: _plugin(n, t, where) for n, t in _tables(data, "plugins", where)},
+        plugins={n: _plugin(n, t, base, where) for n, t in _tables(data, "plugins", where)},
         providers=_lists(data, "providers", where),
         roles=_lists(data, "roles", where),
         agents={n: _agent(n, t, where) for n, t in _tables(data, "agents", where)},
@@ -266,6 +285,8 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 def _host(table: Mapping[str, Any], base: Path, where: str) -> HostSettings:
     values = _typed(HostSettings, table, f"{where} [host]")
+    if values.get("marshal", "direct") not in MARSHALS:
+        raise ConfigError(f"{where} [host] marshal: must be 'direct' or 'stock'")
     home = Path.home()
     defaults = {
         "data_dir": Path(os.environ.get("XDG_DATA_HOME") or home / ".local/share") / "loom",
@@ -293,15 +314,23 @@ def _telemetry(table: Mapping[str, Any], where: str) -> TelemetrySettings:
     return settings
 
 
-def _plugin(name: str, table: Mapping[str, Any], where: str) -> PluginSettings:
+def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> PluginSettings:
     place = f"{where} [plugins.{name}]"
-    plain = {k: v for k, v in table.items() if k not in ("allow", "config", "quotas")}
+    plain = {k: v for k, v in table.items() if k not in _TABLES}
     _check(table, [item.name for item in fields(PluginSettings)], place)
     values = _typed(PluginSettings, plain, place)
     if values.get("start", "eager") not in ("eager", "background"):
         raise ConfigError(f"{place} start: must be 'eager' or 'background'")
     if values.get("tier", "") not in ("", "native", "wasm", "grpc"):
         raise ConfigError(f"{place} tier: must be native, wasm or grpc")
+    if path := values.get("path", ""):
+        values["path"] = _component(path, base, place)
+    if values.get("isolation", "") not in ("", "thread", "process"):
+        raise ConfigError(f"{place} isolation: must be 'thread' or 'process'")
+    if values.get("marshal", "") not in ("", *MARSHALS):
+        raise ConfigError(f"{place} marshal: must be 'direct' or 'stock'")
+    if values.get("sandbox", "") not in ("", *SANDBOXES):
+        raise ConfigError(f"{place} sandbox: must be one of {', '.join(SANDBOXES)}")
     if values.get("quality", 0.0) > 1:
         raise ConfigError(f"{place} quality: must be from 0 to 1")
     quotas = _table(table, "quotas", place)
@@ -312,14 +341,37 @@ def _plugin(name: str, table: Mapping[str, Any], where: str) -> PluginSettings:
     return PluginSettings(
         **values,
         allow=_allow(_table(table, "allow", place), f"{place} allow"),
+        folders=_folders(_table(table, "folders", place), base, f"{place} folders"),
         config=dict(_table(table, "config", place)),
         quotas=dict(quotas),
     )
 
 
+_TABLES = ("allow", "folders", "config", "quotas")
+
+
+def _folders(table: Mapping[str, Any], base: Path, where: str) -> dict[str, str]:
+    texts = {str(name): str(_like("", path, f"{where} {name}")) for name, path in table.items()}
+    return {name: str((base / Path(path).expanduser()).resolve()) for name, path in texts.items()}
+
+
+def _component(path: str, base: Path, place: str) -> str:
+    if not path.endswith(".wasm"):
+        raise ConfigError(
+            f"{place} path = {path!r}: must be a .wasm component; a plugin's folder goes into "
+            "host.plugin_paths"
+        )
+    return str((base / Path(path).expanduser()).resolve())
+
+
 def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     """Lists of texts by kind; `storage = true` is short for its only value."""
     _check(table, list(KINDS), where)
+    try:
+        for rule in _texts(table.get("network", ()), f"{where} network"):
+            parse_rule(rule)
+    except ValueError as error:
+        raise ConfigError(f"{where} network: {error}") from error
     short = {True: ("own",), False: ()}
     return {
         kind: short[value] if kind == "storage" and isinstance(value, bool)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from loom_sdk.errors import ConfigError, LoomError
+from loom_sdk.errors import ConfigError, LoomError, ManifestError
+from loom_sdk.plugin import API_VERSION
 
-from .manifest import Manifest, load_manifest
+from .manifest import Manifest, load_manifest, parse_manifest
 
 PACKAGE = Path(__file__).parent
 ENTRY_POINTS = "loom.plugins"
@@ -36,15 +36,56 @@ def find_manifests(roots: Iterable[Path]) -> dict[str, Manifest]:
         if not root.is_dir():
             raise ConfigError(f"plugin path {root} is not a folder: mend host.plugin_paths")
         for path in _files(root):
-            manifest = load_manifest(path)
-            other = found.get(manifest.name)
-            if other is not None and other.folder != manifest.folder:
-                raise ConfigError(
-                    f"two plugins are called {manifest.name!r}: {other.folder} and "
-                    f"{manifest.folder}; rename one"
-                )
-            found[manifest.name] = manifest
+            found.update(_distinct(found, load_manifest(path)))
     return found
+
+
+def bare_component(name: str, path: Path) -> Manifest:
+    """The manifest of a component that has none: `[plugins.NAME] path = "file.wasm"`.
+
+    Raises:
+        ConfigError: there is no such file, or the name is no plugin's name.
+    """
+    where = f"[plugins.{name}] path"
+    if not path.is_file():
+        raise ConfigError(f"{where}: there is no file {path}")
+    head = {
+        "id": f"local/{name}", "version": "0.0.0", "api": API_VERSION, "type": "tool",
+        "tier": "wasm", "entry": path.name, "description": f"The component {path.name}",
+    }  # fmt: skip
+    try:
+        return parse_manifest({"plugin": head}, path)
+    except ManifestError as error:
+        raise ConfigError(
+            f"{where}: {name!r} must be of lower case letters, digits and dashes"
+        ) from error
+
+
+def _distinct(found: dict[str, Manifest], manifest: Manifest) -> dict[str, Manifest]:
+    other = found.get(manifest.name)
+    if other is not None and other.folder != manifest.folder:
+        raise ConfigError(
+            f"two plugins are called {manifest.name!r}: {other.folder} and "
+            f"{manifest.folder}; rename one"
+        )
+    return {manifest.name: manifest}
+
+
+def find_named(names: Collection[str], own_roots: Iterable[Path]) -> dict[str, Manifest]:
+    """Manifests of the named plugins, reading no more than that needs.
+
+    First-party folders bear the plugin's name. Installed distributions are looked through only
+    for a name that is found nowhere else; then every manifest there is is returned, so that a
+    message can suggest what was meant. Raises as `find_manifests`.
+    """
+    own = list(own_roots)
+    found = find_manifests(own)
+    for path in _files(first_party_root()):
+        if path.parent.name in names:
+            found.update(_distinct(found, load_manifest(path)))
+    if all(name in found for name in names):
+        return found
+    return find_manifests([first_party_root(), *own, *installed_roots()])
 
 
 def _files(root: Path) -> list[Path]:
@@ -76,6 +117,8 @@ def is_first_party(manifest: Manifest) -> bool:
 
 def code_hash(folder: Path) -> str:
     """`sha256:` over the names and contents of a plugin's files, in order."""
+    import hashlib
+
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from loom_sdk.errors import PermissionDenied
 from loom_sdk.topics import covers, matches
 
+from . import folders, network, sockets
 from .manifest import Manifest
 
 KINDS = (
@@ -43,10 +44,11 @@ class Grants:
 def asked_for(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     """Every permission that the manifest asks for, by kind."""
     wants = manifest.permissions
+    types = ("*",) if manifest.offers_by_types else ()
     asked = {
         "subscribe": tuple(item.topic for item in manifest.subscribes),
         "publish": manifest.publishes,
-        "provide": tuple(item.name for item in manifest.capabilities),
+        "provide": tuple(item.name for item in manifest.capabilities) or types,
         "invoke": wants.invoke,
         "network": wants.network,
         "filesystem": wants.filesystem,
@@ -64,19 +66,22 @@ def grant(name: str, manifest: Manifest, allow: Allow) -> Grants:
     for kind, wanted in asked_for(manifest).items():
         patterns = allow.get(kind, ())
         both = [ask for ask in wanted if any(_fits(kind, p, ask) for p in patterns)]
-        both += [p for p in patterns if p not in both and any(_fits(kind, a, p) for a in wanted)]
+        both += [p for p in patterns if p not in both and any(_narrows(kind, p, a) for a in wanted)]
         if both:
             granted[kind] = tuple(both)
     return Grants(name, granted)
 
 
 def missing(manifest: Manifest, grants: Grants) -> list[tuple[str, str]]:
-    """What was asked for but not granted, as (kind, value)."""
+    """What was asked for but not granted, as (kind, value). Of a pattern a part is enough."""
     return [
         (kind, value)
         for kind, values in asked_for(manifest).items()
         for value in values
-        if not grants.permits(kind, value)
+        if not any(
+            _fits(kind, granted, value) or _narrows(kind, granted, value)
+            for granted in grants.allowed.get(kind, ())
+        )
     ]
 
 
@@ -88,7 +93,20 @@ def line_to_allow(plugin: str, kind: str, value: str) -> str:
 def _fits(kind: str, pattern: str, value: str) -> bool:
     if kind in ("subscribe", "publish"):
         return covers(pattern, value) if "*" in value or ">" in value else matches(pattern, value)
+    if kind == "network" and sockets.is_socket(value):
+        return sockets.covers(pattern, value)
+    if kind == "network":
+        return network.covers(pattern, value)
+    if kind == "filesystem":
+        return folders.covers(pattern, value)
     return value == pattern or fnmatchcase(value, pattern)
+
+
+def _narrows(kind: str, allowed: str, ask: str) -> bool:
+    """Whether what the operator wrote is a part of what was asked for."""
+    if kind == "network" and not sockets.is_socket(allowed):
+        return network.covers(ask, allowed, inward=True)
+    return _fits(kind, ask, allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +167,7 @@ _VERBS = {
 def reach(manifest: Manifest, grants: Grants, tier: str = "") -> list[str]:
     """What the plugin can do, in words: `can hear: microphone`. `tier`: where it really runs."""
     words = []
-    if any(grants.permits("subscribe", t) for t in ("audio.mic", "utterance")):
+    if any(grants.permits("subscribe", t) for t in ("audio.mic", "audio.gated", "utterance")):
         words.append("can hear: microphone")
     if any(grants.permits("subscribe", t) for t in ("transcript", "query")):
         words.append("can read: what was said")
@@ -164,7 +182,7 @@ def reach(manifest: Manifest, grants: Grants, tier: str = "") -> list[str]:
 
 _OPEN_TIERS = {
     "native": "runs in the host: nothing is isolated",
-    "grpc": "runs as the host's user: network and files are not isolated",
+    "open": "runs as the host's user: network and files are not isolated",
 }
 _REACH: Iterable[tuple[str, str]] = (
     ("network", "can send to"),

@@ -16,6 +16,7 @@ from .config import PluginSettings
 from .grants import Grants
 from .manifest import Manifest
 from .runtimes.base import PluginInstance, PluginSpec
+from .telemetry import Redactor
 
 STATES = ("discovered", "starting", "ready", "degraded", "draining", "stopped", "failed")
 ALIVE = ("ready", "degraded")
@@ -25,6 +26,9 @@ NOTICE_S = 0.1
 """A crash reaches its callers before the supervisor; so long they wait for it to catch up."""
 
 OnItem = Callable[[Item], Awaitable[None]]
+
+
+def _nobody(error: Exception) -> None: ...
 
 
 @dataclass(slots=True)
@@ -44,6 +48,12 @@ class InFlight:
     """Unix time."""
     on_item: OnItem | None = None
     emitted_bytes: int = 0
+    asked: int = 0
+    """Requests to the host so far."""
+    refused: int = 0
+    """Those that a quota refused."""
+    end: Callable[[Exception], None] = _nobody
+    """Ends the call with this error, whatever the plugin does."""
     agent: str = ""
     """Whose policy holds for what is invoked below."""
 
@@ -137,6 +147,8 @@ class PluginHandle:
     counters: Counters = field(default_factory=Counters)
     inflight: dict[str, InFlight] = field(default_factory=dict)
     log_lines: deque[str] = field(default_factory=lambda: deque(maxlen=50))
+    redactor: Redactor = field(default_factory=Redactor)
+    """Takes secrets out of what the plugin says of itself: errors, log lines, reasons."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -152,12 +164,16 @@ class PluginHandle:
         return "local" if self.spec.tier != "native" or trusted else "cloud"
 
     @property
+    def serves(self) -> bool:
+        return self.instance is not None and self.state in ALIVE
+
+    @property
     def waking(self) -> bool:
         """Not there yet, but on its way: a call may wait."""
         return self.state in ("discovered", "starting")
 
     def become(self, state: str, reason: str = "") -> None:
-        self.state, self.reason = state, reason
+        self.state, self.reason = state, self.redactor.text(reason)
         self._changed.set()
         self._changed = asyncio.Event()
 

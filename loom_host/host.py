@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from loom_sdk import Event, Item, Result
 from loom_sdk.errors import ConfigError, LoomError, PluginLoadError
 
-from . import assembly, discovery
-from .broker import DEFAULT_TIMEOUT_MS, Broker, Request
+from . import assembly
+from .broker import Broker
 from .builtin import host_handle
 from .bus import MemoryBus
 from .config import Settings, load_settings
+from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .egress import Egress
 from .grants import Audit, missing
 from .handle import PluginHandle
@@ -56,11 +59,14 @@ class Host:
             on_dispatch=self.telemetry.on_dispatch,
         )
         self.telemetry.watch_bus(self.bus.stats)
+        self.telemetry.watch_mailboxes(self._mailboxes)
         self.broker = Broker(
             self.telemetry.tracer,
             self.telemetry.on_action,
             self.settings.providers,
             {name: agent.policy for name, agent in self.settings.agents.items()},
+            on_route=self.telemetry.on_route,
+            on_no_route=self.telemetry.on_no_route,
         )
         self.plugins: dict[str, PluginHandle] = {}
         self._pumps: list[Pump] = []
@@ -81,7 +87,7 @@ class Host:
             self.telemetry.tracer,
         )
         self._supervisor = Supervisor(
-            self._runtimes,
+            self._runtime,
             self._services,
             self._changed,
             self.settings.host.stop_grace_ms / 1000,
@@ -117,7 +123,6 @@ class Host:
             self.broker.register(handle)
             self._note_missing(handle)
             self._open_pump(handle)
-        self._make_runtimes()
         await self._supervisor.start(self.plugins.values())
         self._require_enforced()
         self.started_at = time.time()
@@ -127,21 +132,23 @@ class Host:
     def _assemble(self) -> None:
         if not self.settings.plugins:
             return
-        manifests = discovery.find_manifests(assembly.roots_of(self.settings))
+        manifests = assembly.manifests_of(self.settings)
         for name in assembly.chosen(self.settings, manifests):
             try:
                 handle = assembly.make_handle(name, manifests[name], self.settings)
             except PluginLoadError as error:
                 log.error("%s", error.message)
                 raise
+            handle.redactor = self.telemetry.redactor
             self.plugins[name] = handle
 
-    def _make_runtimes(self) -> None:
-        if not self._lazy_runtimes:
-            return
-        needed = {handle.spec.tier for handle in self.plugins.values()}
-        for tier in needed - set(self._runtimes):
-            self._runtimes[tier] = _RUNTIMES[tier](self.settings)
+    async def _runtime(self, tier: str) -> Runtime | None:
+        """The tier's runtime, made at first need; heavy libraries are imported beside the loop."""
+        if tier not in self._runtimes and self._lazy_runtimes:
+            if tier in _HEAVY:
+                await asyncio.to_thread(import_module, _HEAVY[tier])
+            self._runtimes.setdefault(tier, _RUNTIMES[tier](self.settings))
+        return self._runtimes.get(tier)
 
     def _note_missing(self, handle: PluginHandle) -> None:
         """What was asked for and is silently not had, so that `why-denied` can tell."""
@@ -244,10 +251,14 @@ class Host:
     def busy(self) -> bool:
         """Whether any event waits for a plugin or any plugin is at work."""
         return any(h.slots.active for h in self.plugins.values()) or any(
-            subscription.depth for pump in self._pumps for subscription in pump.subscriptions
+            pump.waiting for pump in self._pumps
         )
 
     # -- what the parts tell the host
+
+    def _mailboxes(self) -> dict[str, int]:
+        """Events that wait, by agent or plugin; only those that hear anything."""
+        return {pump.label: pump.waiting for pump in self._pumps if pump.subscriptions}
 
     def _services(self, handle: PluginHandle) -> HostServices:
         return HostApi(self._parts, handle)
@@ -285,6 +296,7 @@ def _grpc(settings: Settings) -> Runtime:
     return GrpcRuntime(settings.host.runtime_dir)
 
 
+_HEAVY = {tier: f"{__package__}.runtimes.{tier}.runtime" for tier in ("wasm", "grpc")}
 _RUNTIMES: Mapping[str, Callable[[Settings], Runtime]] = {
     "native": _native,
     "wasm": _wasm,

@@ -14,19 +14,22 @@ from dataclasses import dataclass
 
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.context import HttpResponse, SpanRecord
-from loom_sdk.errors import CapabilityError, DeadlineExceeded, QuotaExceeded
+from loom_sdk.errors import CapabilityError, DeadlineExceeded
 from loom_sdk.events import PRIORITY_MAX
 
-from .broker import DEFAULT_TIMEOUT_MS, Broker, Request
+from .broker import Broker
 from .bus import MemoryBus
+from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .egress import Egress
 from .grants import Audit
 from .handle import InFlight, PluginHandle
+from .meters import Meters
 from .secret_store import Secrets
 from .storage import PluginStore, Store
 from .telemetry import Tracer
 
-LOG_WINDOW_S = 60.0
+SPAN_BYTES = 100
+"""What a span counts in the quota log_bytes, beside its texts: its ids and times."""
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -56,23 +59,22 @@ class HostApi:
         self._handle = handle
         self._kv = PluginStore(parts.store, handle.spec.id, handle.spec.quotas.storage_bytes)
         self._log = logging.getLogger(f"loom.plugin.{handle.name}")
-        self._logged, self._log_window = 0, time.monotonic()
+        self._meters = Meters(handle)
 
-    def _flight(self, call_id: str) -> InFlight | None:
-        return self._handle.inflight.get(call_id) if call_id else None
-
-    def _check(self, kind: str, value: str) -> None:
+    def _check(self, kind: str, value: str, call_id: str = "") -> None:
+        self._meters.request(call_id)
         self._parts.audit.check(self._handle.grants, kind, value)
 
     async def publish(self, event: Event, call_id: str) -> int:
-        self._check("publish", event.topic)
-        flight = self._flight(call_id)
+        self._check("publish", event.topic, call_id)
+        self._meters.publication(call_id)
+        flight = self._meters.flight(call_id)
         stamped = Event(
             event.type,
             event.payload,
             event.metadata,
             source=self._handle.name,
-            confidence=event.confidence,
+            confidence=min(event.confidence, 1.0) if event.confidence >= 0 else 0.0,  # or NaN
             tags=event.tags,
             priority=min(max(event.priority, 0), PRIORITY_MAX),
             traceparent=self._trace_of(event, flight),
@@ -88,8 +90,8 @@ class HostApi:
         return span.traceparent
 
     def _request(self, call: Call) -> Request:
-        self._check("invoke", call.capability.partition("@")[0])
-        parent = self._flight(call.parent_call_id)
+        self._check("invoke", call.capability.partition("@")[0], call.parent_call_id)
+        parent = self._meters.flight(call.parent_call_id)
         timeout = call.remaining_ms or DEFAULT_TIMEOUT_MS
         if parent is not None:
             left = int((parent.deadline - time.monotonic()) * 1000)
@@ -121,20 +123,16 @@ class HostApi:
             await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
 
     async def emit(self, call_id: str, item: Item) -> None:
-        flight = self._flight(call_id)
+        flight = self._meters.flight(call_id)
         if flight is None or flight.on_item is None:
             raise CapabilityError(
                 f"{self._handle.name} emitted for {call_id!r}, a call it is not serving"
             )
+        self._meters.request(call_id)
         limit = self._handle.spec.quotas.output_bytes
         flight.emitted_bytes += len(item.payload) + len(json.dumps(item.output))
         if flight.emitted_bytes > limit:
-            raise QuotaExceeded(
-                plugin_id=self._handle.spec.id,
-                quota="output_bytes",
-                limit=limit,
-                used=flight.emitted_bytes,
-            )
+            raise self._meters.refusal("output_bytes", limit, flight.emitted_bytes, call_id)
         await flight.on_item(item)
 
     async def kv_get(self, key: str) -> bytes | None:
@@ -144,12 +142,8 @@ class HostApi:
     async def kv_put(self, key: str, value: bytes) -> None:
         self._check("storage", "own")
         if not self._kv.put(key, value):
-            raise QuotaExceeded(
-                plugin_id=self._handle.spec.id,
-                quota="storage_bytes",
-                limit=self._kv.limit,
-                used=self._kv.used() + len(value),
-            )
+            used = self._kv.used() + len(key.encode()) + len(value)
+            raise self._meters.refusal("storage_bytes", self._kv.limit, used, "")
 
     async def kv_delete(self, key: str) -> None:
         self._check("storage", "own")
@@ -162,6 +156,7 @@ class HostApi:
     async def http_request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
     ) -> HttpResponse:
+        self._meters.request()
         grants = self._handle.grants
         return await self._parts.egress.request(grants, method, url, headers, body, timeout_ms)
 
@@ -170,15 +165,10 @@ class HostApi:
         return await self._parts.secrets.get(name)
 
     def log(self, level: str, message: str, attributes: Mapping[str, str], call_id: str) -> None:
-        now = time.monotonic()
-        if now - self._log_window > LOG_WINDOW_S:
-            self._logged, self._log_window = 0, now
-        self._logged += len(message) + sum(len(k) + len(v) for k, v in attributes.items())
-        if self._logged > self._handle.spec.quotas.log_bytes:
-            self._handle.counters.quota_hits += 1
+        if not self._meters.line(len(message), attributes, call_id):
             return
-        self._handle.log_lines.append(message)
-        flight = self._flight(call_id)
+        self._handle.log_lines.append(self._handle.redactor.text(message))
+        flight = self._meters.flight(call_id)
         self._log.log(
             LEVELS.get(level, logging.INFO),
             "%s",
@@ -191,12 +181,18 @@ class HostApi:
         )
 
     def span(self, span: SpanRecord, call_id: str) -> None:
-        flight = self._flight(call_id)
+        flight = self._meters.flight(call_id)
+        size = SPAN_BYTES + len(span.name) + len(span.error)
         if flight is None:
             return
-        start = flight.started_ns + span.start_offset_us * 1000
+        if not self._meters.text(size, span.attributes):
+            self._handle.counters.quota_hits += 1
+            return
+        # The plugin's clock is not believed: its span lies within the call, up to now.
+        now = time.time_ns()
+        start = min(max(flight.started_ns + span.start_offset_us * 1000, flight.started_ns), now)
+        took = min(span.duration_us * 1000, now - start)
         attributes = {**span.attributes, "plugin": self._handle.name}
-        took = span.duration_us * 1000
         self._parts.tracer.record(
             span.name, flight.traceparent, start, took, attributes, span.error
         )

@@ -15,7 +15,11 @@ from loom_sdk.errors import BusError, ManifestError, ProtocolMismatch
 from loom_sdk.plugin import API_VERSION, CapabilitySpec, SubscriptionSpec
 from loom_sdk.topics import check_pattern
 
+from .folders import check_ask
+from .network import parse_rule
 from .quotas import Quotas, parse_quotas
+from .sockets import check_ask as check_socket
+from .sockets import is_socket
 
 TIERS = ("native", "wasm", "grpc")
 TYPES = ("feature_extractor", "model_backend", "tool", "actuator", "event_source", "agent")
@@ -26,6 +30,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "": ("plugin", "config", "capability", "events", "permissions", "quotas"),
     "plugin": (
         "id", "version", "api", "type", "tier", "tiers", "entry", "description", "instances",
+        "sandbox",
     ),
     "capability": (
         "name", "version", "description", "tool", "effects", "input", "output", "examples",
@@ -70,10 +75,18 @@ class Manifest:
     publishes: tuple[str, ...] = ()
     permissions: Permissions = field(default_factory=Permissions)
     quotas: Quotas = field(default_factory=Quotas)
+    sandbox: str = ""
+    """`strict` where it wants no less, although it is first-party."""
 
     @property
     def name(self) -> str:
         return self.id.partition("/")[2]
+
+    @property
+    def offers_by_types(self) -> bool:
+        """Whether it lists nothing: the types of its component tell, once it is loaded."""
+        listed = self.capabilities or self.subscribes
+        return isinstance(self.entry, str) and self.entry.endswith(".wasm") and not listed
 
 
 def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
@@ -126,6 +139,7 @@ def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
         folder=path.parent,
         description=_word(head, "description", where),
         instances=_choice(head, "instances", ("single", "pool"), where, "single"),
+        sandbox=_choice(head, "sandbox", ("", "strict"), where),
         config_schema=_config_schema(_optional(data, "config", where), where),
         capabilities=_capabilities(data, where),
         subscribes=tuple(_subscription(t, where) for t in _tables(events, "subscribes", where)),
@@ -300,4 +314,11 @@ def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
     values: dict[str, Any] = {}
     for key in table:
         values[key] = _flag(table, key, place) if key == "storage" else _texts(table, key, place)
+    try:
+        for text in values.get("network", ()):
+            check_socket(text) if is_socket(text) else parse_rule(text)
+        for text in values.get("filesystem", ()):
+            check_ask(text)
+    except ValueError as error:
+        raise ManifestError(f"{place}: {error}") from error
     return Permissions(**values)

@@ -12,6 +12,7 @@ from loom_sdk import Event, QoS
 from loom_sdk.errors import (
     BusError,
     DeadlineExceeded,
+    LoomError,
     PluginCrashed,
     PluginUnhealthy,
     encode,
@@ -20,9 +21,10 @@ from loom_sdk.plugin import SubscriptionSpec
 from loom_sdk.topics import covers
 
 from .bus import Delivery, MemoryBus, Subscription
+from .deadline import Deadline
 from .handle import InFlight, PluginHandle
-from .runtimes.base import PluginInstance
-from .telemetry import Tracer
+from .runtimes.base import PluginInstance, serving
+from .telemetry import Tracer, current
 
 log = logging.getLogger("loom.pump")
 
@@ -42,6 +44,16 @@ class Pump:
         self._on_handled = on_handled
         self._tasks: list[asyncio.Task[None]] = []
         self.subscriptions: list[Subscription] = []
+
+    @property
+    def label(self) -> str:
+        """Who it is in the metrics: the agent that the plugin is, else the plugin."""
+        return self._agent or self._handle.name
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for the plugin."""
+        return sum(subscription.depth for subscription in self.subscriptions)
 
     def start(self) -> None:
         """Subscribe to what is granted; from now on events wait for the plugin."""
@@ -93,7 +105,8 @@ class Pump:
 
     def _give_up(self, delivery: Delivery, subscription: Subscription, message: str) -> None:
         self._handle.counters.errors += 1
-        log.warning("%s: %s", subscription.name, message)
+        trace = {"plugin": self._handle.name, "traceparent": delivery.event.traceparent}
+        log.warning("%s: %s", subscription.name, message, extra=trace)
         subscription.dead_letter(delivery, f"handler failed: {message}")
 
     async def _again(
@@ -118,45 +131,66 @@ class Pump:
         await handle.slots.acquire()
         try:
             instance = await handle.ready()  # it may be another one after the wait
+            if instance.asleep:
+                await instance.wake()
             await self._handle_event(instance, event)
         finally:
             handle.slots.release()
 
     async def _handle_event(self, instance: PluginInstance, event: Event) -> None:
         handle = self._handle
-        limit = handle.spec.quotas.deadline_ms / 1000
         # Untraced events, such as frames of audio, do not begin a trace.
         name = f"handle {event.topic}"
         span = self._tracer.start(name, event.traceparent) if event.traceparent else None
-        flight = InFlight(
+        traceparent = span.traceparent if span else ""
+        flight = handle.inflight[event.id] = self._flight(event, traceparent)
+        handle.counters.events += 1
+        began, token = time.perf_counter(), current.set(traceparent)
+        served = serving.set(event.id)
+        failure: BaseException | None = None
+        try:
+            handle.counters.inside_us += await self._in_time(instance, event, flight)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            current.reset(token)
+            serving.reset(served)
+            handle.inflight.pop(event.id, None)
+            self._on_handled(time.perf_counter() - began, self.label)
+            if span is not None and span.sampled:
+                span.attributes["plugin"] = handle.name
+                span.attributes["tier"] = handle.spec.tier
+                span.end(failure)
+
+    def _flight(self, event: Event, traceparent: str) -> InFlight:
+        handle = self._handle
+        return InFlight(
             id=event.id,
             plugin=handle.name,
             caller=event.source,
             chain=(handle.name,),
-            deadline=time.monotonic() + limit,
-            traceparent=span.traceparent if span else "",
+            deadline=time.monotonic() + handle.spec.quotas.deadline_ms / 1000,
+            traceparent=traceparent,
             started_ns=time.time_ns(),
             agent=self._agent,
         )
-        handle.inflight[event.id] = flight
-        handle.counters.events += 1
-        began, failure = time.perf_counter(), "error"
+
+    async def _in_time(self, instance: PluginInstance, event: Event, flight: InFlight) -> int:
+        """Deliver; microseconds inside the plugin. Raises DeadlineExceeded or QuotaExceeded."""
+        limit_ms = self._handle.spec.quotas.deadline_ms
         try:
-            async with asyncio.timeout(limit):
-                inside = await instance.handle_event(event)
-            handle.counters.inside_us += inside
-            failure = ""
+            with Deadline(limit_ms / 1000) as limit:
+                flight.end = limit.end
+                return await instance.handle_event(event)
+        except LoomError as error:
+            self._handle.redactor.error(error)
+            raise
         except TimeoutError as error:
             raise DeadlineExceeded(
-                f"{handle.name} did not handle {event.topic} within {limit * 1000:.0f} ms",
-                plugin_id=handle.spec.id,
+                f"{self._handle.name} did not handle {event.topic} within {limit_ms:.0f} ms",
+                plugin_id=self._handle.spec.id,
             ) from error
-        finally:
-            handle.inflight.pop(event.id, None)
-            self._on_handled(time.perf_counter() - began, handle.name)
-            if span is not None and span.sampled:
-                span.attributes["plugin"] = handle.name
-                span.end(failure or None)
 
     async def aclose(self) -> None:
         for task in self._tasks:

@@ -11,7 +11,7 @@ from typing import Any
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
-_SIZES = ("memory", "output_bytes", "log_bytes", "storage_bytes")
+_SIZES = ("memory", "output_bytes", "log_bytes", "storage_bytes", "file_size", "folder_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,33 @@ class Quotas:
     """Log text per minute."""
     storage_bytes: int = 16 * 1024**2
     processes: int = 64
+    """Threads count."""
     open_files: int = 1024
+    file_size: int = 64 * 1024**2
+    """Largest file that it may write, in bytes."""
+    folder_bytes: int = 64 * 1024**2
+    """Bytes of files in each folder that it may write."""
+    cpu_share: float = 0.0
+    """Processors that it may keep busy, 0: all."""
+    publish_rate: float = 1000.0
+    """Events that it may publish in a second, 0: no limit."""
+    host_calls: float = 20_000.0
+    """Requests to the host in a second, of whatever kind, 0: no limit."""
+    host_calls_per_call: int = 100_000
+    """Requests to the host by one call or event handler, 0: no limit."""
+    log_rate: float = 1000.0
+    """Log lines in a second, 0: no limit."""
+    fuel: int = 0
+    """Instructions of a wasm guest per call; 0: not metered, which runs up to 1.8 times as fast."""
+    tables: int = 100_000
+    """Elements of each table of a wasm guest."""
+
+
+HELD_BY_HOST = (
+    "concurrency", "rate", "output_bytes", "log_bytes", "log_rate", "storage_bytes",
+    "publish_rate", "host_calls", "host_calls_per_call",
+)  # fmt: skip
+"""Quotas that the host holds every tier to, whatever the plugin's isolation."""
 
 
 def parse_size(value: Any) -> int:
@@ -69,7 +95,7 @@ def _number(key: str, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < math.inf:
         raise ValueError(f"quota {key} must be a finite number of at least 0, not {value!r}")
-    if key in ("cpu", "rate"):
+    if key in ("cpu", "rate", "cpu_share", "publish_rate", "host_calls", "log_rate"):
         return float(value)
     if key in ("concurrency", "deadline_ms", "open_files") and value < 1:
         raise ValueError(f"quota {key} must be at least 1, not {value!r}")

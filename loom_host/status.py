@@ -8,6 +8,7 @@ from typing import Any
 from .grants import missing, reach
 from .handle import PluginHandle
 from .host import Host
+from .runtimes.base import PluginSpec
 
 
 def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
         "id": handle.spec.id,
         "version": handle.spec.version,
         "tier": handle.spec.tier,
+        "isolation": _isolation(handle.spec),
         "state": handle.state,
         "reason": handle.reason,
         "pid": usage.pid if usage else 0,
@@ -35,8 +37,20 @@ def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
         "peak_memory": counters.peak_memory,
         "placement": handle.placement,
         "unenforced": {k: v for k, v in enforcement.items() if v != "enforced"},
+        "layers": dict(getattr(handle.instance, "layers", {})),
         "usage": dict(usage.extra) if usage else {},
     }
+
+
+def _isolation(spec: PluginSpec) -> str:
+    """Of a wasm plugin `thread` or `process`, of a child its sandbox, else empty."""
+    if spec.tier == "wasm":
+        return "process" if spec.confined else "thread"
+    return (
+        spec.sandbox or ("standard" if spec.first_party else "strict")
+        if spec.tier == "grpc"
+        else ""
+    )
 
 
 def plugin_rows(host: Host) -> list[dict[str, Any]]:
@@ -66,6 +80,12 @@ def reach_row(handle: PluginHandle) -> dict[str, Any]:
         "name": handle.name,
         "id": handle.spec.id,
         "tier": handle.spec.tier,
-        "reach": reach(handle.manifest, handle.grants, handle.spec.tier),
+        "reach": reach(handle.manifest, handle.grants, _tier(handle)),
         "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
     }
+
+
+def _tier(handle: PluginHandle) -> str:
+    """`open` for a child process without a sandbox."""
+    spec = handle.spec
+    return "open" if spec.tier == "grpc" and spec.sandbox == "none" else spec.tier

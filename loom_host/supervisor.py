@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError, encode
@@ -19,6 +19,8 @@ log = logging.getLogger("loom.supervisor")
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 10.0
 CIRCUIT_RESTARTS, CIRCUIT_WINDOW_S = 5, 60.0
+HEAD_START_S = 1.0
+"""So long, at most, what starts in the background leaves the processor to what the host awaits."""
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S, HEALTH_MISSES = 5.0, 2.0, 3
 
 
@@ -30,10 +32,17 @@ def dependencies(handles: Iterable[PluginHandle]) -> dict[str, set[str]]:
             other.name
             for other in handles
             if other is not user
-            and any(user.grants.permits("invoke", c.name) for c in other.manifest.capabilities)
+            and any(user.grants.permits("invoke", name) for name in _offers(other))
         }
         for user in handles
     }
+
+
+def _offers(handle: PluginHandle) -> tuple[str, ...]:
+    """Names of what it provides; where only its types tell, what it may."""
+    if handle.manifest.offers_by_types:
+        return handle.grants.allowed.get("provide", ())
+    return tuple(spec.name for spec in handle.manifest.capabilities)
 
 
 def start_order(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
@@ -56,12 +65,12 @@ class Supervisor:
 
     def __init__(
         self,
-        runtimes: Mapping[str, Runtime],
+        runtime_of: Callable[[str], Awaitable[Runtime | None]],
         services_for: Callable[[PluginHandle], HostServices],
         on_change: Callable[[PluginHandle], None],
         stop_grace_s: float,
     ) -> None:
-        self._runtimes = runtimes
+        self._runtime_of = runtime_of
         self._services_for = services_for
         self._on_change = on_change
         self._grace_s = stop_grace_s
@@ -76,15 +85,25 @@ class Supervisor:
         One that crashes or hangs at start is tried again, but nobody waits for that.
         """
         handles = self._handles = list(handles)
-        background = {h.name for h in handles if h.settings.start == "background"}
+        eager = [handle for handle in handles if handle.settings.start == "eager"]
+        background = [handle for handle in handles if handle.settings.start != "eager"]
+        later = {handle.name for handle in background}
         graph = start_order(dependencies(handles))
         self._settled = {handle.name: asyncio.Event() for handle in handles}
+        self._launch(eager, graph, later)
+        ready = asyncio.gather(*(self._settled[handle.name].wait() for handle in eager))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_S):
+                await asyncio.shield(ready)
+        self._launch(background, graph, later)
+        await ready
+
+    def _launch(
+        self, handles: Iterable[PluginHandle], graph: Mapping[str, set[str]], later: set[str]
+    ) -> None:
         for handle in handles:
-            task = asyncio.create_task(self._live(handle, graph[handle.name] - background))
+            task = asyncio.create_task(self._live(handle, graph[handle.name] - later))
             self._tasks[handle.name] = task
-        await asyncio.gather(
-            *(self._settled[h.name].wait() for h in handles if h.settings.start == "eager")
-        )
 
     async def settled(self) -> None:
         """Wait until every plugin has been ready or has failed once."""
@@ -137,7 +156,7 @@ class Supervisor:
         return reason
 
     async def _start_instance(self, handle: PluginHandle) -> PluginInstance:
-        runtime = self._runtimes.get(handle.spec.tier)
+        runtime = await self._runtime_of(handle.spec.tier)
         if runtime is None:
             raise PluginLoadError(
                 f"{handle.name}: this host has no {handle.spec.tier} tier", plugin_id=handle.spec.id
@@ -232,7 +251,7 @@ def check_declaration(handle: PluginHandle, instance: PluginInstance) -> None:
         (offered - listed, "offers", "[[capability]]"),
         (heard - subscribed, "subscribes to", "[[events.subscribes]]"),
     ):
-        if extra:
+        if extra and not said.inferred:
             raise PluginLoadError(
                 f"{handle.name} {what} {', '.join(sorted(extra))}, which its plugin.toml does not "
                 f"list: add it under {table}",

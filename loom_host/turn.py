@@ -21,63 +21,116 @@ TURN_TIMEOUT_S = 120.0
 
 
 @dataclass
+class Heard:
+    """One utterance on its way. Unix times in ms; 0 where that has not come."""
+
+    end_of_speech_ms: float = 0.0
+    """Arrival of the last voiced sample."""
+    published_ms: float = 0.0
+    """When the whole utterance was published."""
+    transcript_ms: float = 0.0
+    text: str = ""
+    first_audio_ms: float = 0.0
+    """When the first sample of its answer reached the sink."""
+    audio_out: dict[str, Any] | None = None
+
+
+@dataclass
 class Turn:
-    """What was heard, decided, answered and played. Times in ms."""
+    """What was heard, decided, answered and played; of several questions, the last one answered."""
 
     wake: dict[str, Any] | None = None
-    transcripts: list[str] = field(default_factory=list)
-    utterances: int = 0
+    heard: dict[str, Heard] = field(default_factory=dict)
+    """Utterances by id, as they came."""
+    continued: set[str] = field(default_factory=set)
+    """Those that are part of a later one's text."""
     result: dict[str, Any] = field(default_factory=dict)
     status: str = ""
     message: str = ""
-    end_of_speech_ms: float = 0.0
-    """Unix time of the last voiced sample's arrival."""
-    utterance_ms: float = 0.0
-    """Unix time at which the whole utterance was published."""
-    first_audio_ms: float = 0.0
-    """Unix time at which the first sample of the answer reached the sink."""
-    audio_out: dict[str, Any] | None = None
 
     def take(self, event: Event) -> None:
         """Note one event of the turn."""
         data = event.metadata
-        if event.topic == "utterance" and not self.result:
-            self.utterances += 1
-            self.utterance_ms = event.timestamp_ms
-            self.end_of_speech_ms = float(data.get("end_of_speech_unix_ms", event.timestamp_ms))
-        elif event.topic == "wake":
+        if event.topic == "wake":
             self.wake = {"phrase": data.get("phrase"), "score": float(data.get("score", 0))}
-        elif event.topic == "transcript":
-            self.transcripts.append(data.get("text", ""))
         elif event.topic == "agent.voice" and event.type == "action_result" and "turn" in data:
             self.result = json.loads(data["turn"])
             self.status, self.message = data.get("status", ""), data.get("message", "")
-        elif event.type == "audio.first_sample" and not self.first_audio_ms:
-            self.first_audio_ms = float(data["unix_ms"])
+        elif event.topic in ("utterance", "transcript", "audio.out"):
+            unnamed = event.id if event.topic == "transcript" else ""
+            key = data.get("utterance_id", unnamed)
+            self._hear(event, self.heard.setdefault(key, Heard()))
+
+    def _hear(self, event: Event, heard: Heard) -> None:
+        data = event.metadata
+        if event.topic == "utterance":
+            heard.published_ms = event.timestamp_ms
+            heard.end_of_speech_ms = float(data.get("end_of_speech_unix_ms", event.timestamp_ms))
+        elif event.topic == "transcript":
+            heard.text, heard.transcript_ms = data.get("text", ""), event.timestamp_ms
+            if "continues" in data:
+                self.continued.add(data["continues"])
+        elif event.type == "audio.first_sample" and not heard.first_audio_ms:
+            heard.first_audio_ms = float(data["unix_ms"])
         elif event.type == "audio.done":
             seconds = round(float(data.get("seconds", 0)), 3)
-            self.audio_out = {"path": data.get("path"), "seconds": seconds}
+            heard.audio_out = {"path": data.get("path"), "seconds": seconds}
+
+    @property
+    def utterances(self) -> int:
+        return sum(1 for heard in self.heard.values() if heard.published_ms)
+
+    @property
+    def transcripts(self) -> list[str]:
+        """What was understood, each word once: not the parts of what was joined later."""
+        return [
+            heard.text
+            for key, heard in self.heard.items()
+            if heard.text and key not in self.continued
+        ]
+
+    def answered(self) -> Heard:
+        """The utterance that was answered; an empty one for a typed question."""
+        return self.heard.get(self.result.get("utterance_id", ""), Heard())
+
+    @property
+    def first_audio_ms(self) -> float:
+        """Unix ms at which the first sample of the answer reached the sink; 0 without one."""
+        return self.answered().first_audio_ms
+
+    def _waited_ms(self, answered: Heard) -> float:
+        """For the recogniser, which was still at an earlier utterance."""
+        before = [
+            heard.transcript_ms
+            for heard in self.heard.values()
+            if 0 < heard.published_ms < answered.published_ms
+        ]
+        return max(0.0, max(before, default=0.0) - answered.published_ms)
 
     def stages(self) -> dict[str, float]:
         """ms per stage, the total from end of speech to first answer audio, and the host's part.
 
-        `host_ms` is the total less the wait of the VAD's hangover and less the time that the
-        plugins on the critical path measured inside themselves.
+        `host_ms` is the total less the wait of the VAD's hangover, less that for the recogniser
+        where it was at an earlier utterance (`earlier_stt`), and less the time that the plugins on
+        the critical path measured inside themselves. All are those of the utterance answered.
         """
         stages = {
             k.removesuffix("_us"): v / 1000 for k, v in self.result.get("inside_us", {}).items()
         }
         stages = {name: round(value, 1) for name, value in stages.items()}
-        if not (self.first_audio_ms and self.end_of_speech_ms):
+        heard = self.answered()
+        if not (heard.first_audio_ms and heard.end_of_speech_ms):
             return stages
-        hangover = max(0.0, self.utterance_ms - self.end_of_speech_ms)
-        total = self.first_audio_ms - self.end_of_speech_ms
+        total = heard.first_audio_ms - heard.end_of_speech_ms
+        hangover = max(0.0, heard.published_ms - heard.end_of_speech_ms)
+        waited = self._waited_ms(heard)
         inside = sum(self.result.get("inside_us", {}).values()) / 1000
         return {
             "hangover": round(hangover, 1),
+            **({"earlier_stt": round(waited, 1)} if waited else {}),
             **stages,
             "total_ms": round(total, 1),
-            "host_ms": round(total - hangover - inside, 1),
+            "host_ms": round(total - hangover - waited - inside, 1),
         }
 
     def report(self) -> dict[str, Any]:
@@ -88,7 +141,7 @@ class Turn:
             "route": self.result.get("route"),
             "tool": self.result.get("tool"),
             "answer": self.result.get("answer", ""),
-            "audio_out": self.audio_out,
+            "audio_out": self.answered().audio_out,
             "stages": self.stages(),
         }
 
@@ -136,7 +189,7 @@ async def speak_file(host: Host, path: Path, pace: str) -> Turn:
 
     Raises:
         ActionFailed: with code AUDIO_* where it is no readable recording, NO_SPEECH, NO_WAKE,
-            or the turn's own failure.
+            NO_QUESTION, or the turn's own failure.
     """
     async with Listener(host) as listener:
         await host.invoke(
@@ -170,8 +223,13 @@ async def ask_text(host: Host, question: str) -> Turn:
 def _judge(turn: Turn, path: Path) -> None:
     if not turn.utterances:
         raise ActionFailed(f"{path}: no speech was found in it", code="NO_SPEECH")
-    if not any(turn.transcripts):
+    if not turn.transcripts:
         raise ActionFailed(f"{path}: no words were understood in it", code="NO_SPEECH")
+    if not turn.result and turn.wake:
+        raise ActionFailed(
+            f"{path}: the wake phrase {turn.wake['phrase']!r} was heard, but no question after it",
+            code="NO_QUESTION",
+        )
     if not turn.result:
         heard = " ".join(turn.transcripts)
         raise ActionFailed(

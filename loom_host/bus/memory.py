@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
@@ -27,7 +27,17 @@ OWN_TOPICS = "loom."
 ROUTES_MAX = 10_000
 """Topics whose subscriptions are remembered."""
 
-OnPublish = Callable[[str, Event, int], None]
+
+class PublishSpan(Protocol):
+    """What the bus needs of the span of one publish."""
+
+    @property
+    def traceparent(self) -> str: ...
+    def set(self, key: str, value: int) -> None: ...
+    def end(self) -> None: ...
+
+
+OnPublish = Callable[[str, Event], PublishSpan]
 OnDispatch = Callable[[str, float], None]
 
 
@@ -47,7 +57,8 @@ class MemoryBus:
     Args:
         publish_wait_ms: longest time one publish waits for full subscriptions.
         source: written into events that name none, and into dead letters.
-        on_publish: called with topic, event and deliveries for every event whose trace is sampled.
+        on_publish: begins a span, from topic and event, for every event whose trace is sampled;
+            receivers get the event below that span.
         on_dispatch: called with a subscription's name and the seconds from publish to receive,
             for one event in 64.
     """
@@ -83,25 +94,36 @@ class MemoryBus:
         """
         route = self._routes.get(topic) or self._route(topic)
         event = self._stamp(topic, event)
-        delivered, full = self._spread(route, event)
-        if full:
-            delivered += await self._wait(route, event, full)
+        span = self._begin(topic, event) if event.traceparent else None
+        if span is not None:
+            event = replace(event, traceparent=span.traceparent)
+        delivered = 0
+        try:
+            delivered, full = self._spread(route, event)
+            if full:
+                delivered += await self._wait(route, event, full)
+        finally:
+            if span is not None:
+                span.set("delivered", delivered)
+                span.end()
         self._published += 1
         if not self._published % YIELD_EVERY:
             await asyncio.sleep(0)
-        if event.traceparent and self._on_publish and event.traceparent.endswith("-01"):
-            self._on_publish(topic, event, delivered)
         return delivered
 
     def publish_nowait(self, topic: str, event: Event) -> int:
         """As `publish`, but what finds no room becomes a dead letter at once."""
         route = self._routes.get(topic) or self._route(topic)
         event = self._stamp(topic, event)
+        span = self._begin(topic, event) if event.traceparent else None
+        if span is not None:
+            event = replace(event, traceparent=span.traceparent)
         delivered, full = self._spread(route, event)
         for inbox in full:
             inbox.give_up(event, "queue_full")
-        if event.traceparent and self._on_publish and event.traceparent.endswith("-01"):
-            self._on_publish(topic, event, delivered)
+        if span is not None:
+            span.set("delivered", delivered)
+            span.end()
         return delivered
 
     def subscribe(
@@ -206,6 +228,12 @@ class MemoryBus:
         if not event.source:
             object.__setattr__(event, "source", self._source)
         return event
+
+    def _begin(self, topic: str, event: Event) -> PublishSpan | None:
+        """The span of a publish whose trace is sampled."""
+        if self._on_publish is None or not event.traceparent.endswith("-01"):
+            return None
+        return self._on_publish(topic, event)
 
     def _spread(self, route: Route, event: Event) -> tuple[int, list[Inbox]]:
         """Put the event where there is room; returns how often, and who is full and not lagging."""

@@ -10,11 +10,14 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loom_host import assembly, discovery, status
+from loom_host import assembly, node_plugin, status
 from loom_host.config import Settings
+from loom_host.confine.report import ENFORCED
 from loom_host.handle import PluginHandle
+from loom_host.models import installed, load_registry
 from loom_sdk.errors import LoomError
 
+from .check_layers import layers_here, sandboxed, weak
 from .common import add_json, print_json, settings_of
 
 
@@ -40,7 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments.config)
     handles, findings = _handles(settings)
     findings += machine(handles)
+    profiles = sandboxed(handles)
+    layers = layers_here() if profiles else {}
+    level = "error" if settings.host.require_enforced else "note"
+    findings += [Finding(level, *lacking) for lacking in weak(layers, profiles)]
     report = {
+        "sandbox": {"profiles": profiles, "layers": layers},
         "plugins": [status.reach_row(handle) for handle in handles],
         "findings": [asdict(finding) for finding in findings],
     }
@@ -54,19 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _handles(settings: Settings) -> tuple[list[PluginHandle], list[Finding]]:
     handles: list[PluginHandle] = []
     findings: list[Finding] = []
-    manifests = discovery.find_manifests(assembly.roots_of(settings))
+    manifests = assembly.manifests_of(settings)
     for name in assembly.chosen(settings, manifests):
         try:
+            assembly.check_schemas(manifests[name])
             handles.append(assembly.make_handle(name, manifests[name], settings))
         except LoomError as error:
             findings.append(Finding("error", name, error.message, "see the message"))
     return handles, findings
 
 
-PROGRAMS = (
-    ("tts-espeak", "espeak-ng", "apt install espeak-ng"),
-    ("*grpc", "bwrap", "apt install bubblewrap"),
-)
+PROGRAMS = (("tts-espeak", "espeak-ng", "apt install espeak-ng"),)
 MODULES = (
     ("wake-openwakeword", "openwakeword"),
     ("stt-whisper", "faster_whisper"),
@@ -78,7 +84,6 @@ MODULES = (
 )
 UNENFORCED = {
     "native": "memory, cpu, processes, open files: native code shares the host's process",
-    "grpc": "memory is partial (RLIMIT_DATA and a watch); network and files are not isolated",
 }
 
 
@@ -90,6 +95,10 @@ def machine(handles: list[PluginHandle]) -> list[Finding]:
     for plugin, module in MODULES:
         if plugin in names and importlib.util.find_spec(module) is None:
             found.append(_missing_module(plugin, module))
+    found += _missing_models(handles)
+    for handle in handles:
+        if lack := node_plugin.missing(handle.manifest):
+            found.append(Finding("error", handle.name, *lack))
     for plugin, program, fix in PROGRAMS:
         wanted = plugin in names or plugin.removeprefix("*") in tiers
         if wanted and shutil.which(program) is None:
@@ -104,6 +113,28 @@ def machine(handles: list[PluginHandle]) -> list[Finding]:
             "run it in a stricter tier" if tier == "native" else "host.require_enforced refuses it"
         )
         found.append(Finding("note", tier, f"unenforced: {UNENFORCED[tier]}", fix))
+    if any(h.spec.tier == "wasm" and h.spec.confined for h in handles):
+        found += _weak_layers()
+    return found
+
+
+def _weak_layers() -> list[Finding]:
+    """What a wasm worker process would not be held to on this machine."""
+    from loom_host.runtimes.wasm.lockdown import foreseen
+
+    fix = "the other layers still hold; loom ps shows them"
+    return [Finding("note", "wasm", f"{layer}: {how}", fix) for layer, how in foreseen().items()]
+
+
+def _missing_models(handles: list[PluginHandle]) -> list[Finding]:
+    """Models of the registry that a chosen plugin's settings name and that are not pulled."""
+    registry = load_registry()
+    found = []
+    for handle in handles:
+        for value in handle.spec.config.values():
+            if isinstance(value, str) and value in registry and not installed(value, registry):
+                message = f"the model {value} is not on this machine"
+                found.append(Finding("error", handle.name, message, f"loom models pull {value}"))
     return found
 
 
@@ -128,6 +159,12 @@ def _print(report: dict[str, Any], explain: bool) -> None:
                 print(f"    {words}")
             for asked in plugin["asked_not_granted"]:
                 print(f"    asked for, not granted: {asked}")
+    sandbox = report["sandbox"]
+    if sandbox["layers"]:
+        held = [name for name, how in sandbox["layers"].items() if how == ENFORCED]
+        print(f"sandbox of child processes on this machine: {', '.join(held) or 'no layer'}")
+    for name, profile in sandbox["profiles"].items():
+        print(f"    {name}: {profile}")
     for finding in report["findings"]:
         print(f"{finding['level']}: {finding['subject']}: {finding['message']}")
         print(f"    {finding['fix']}")

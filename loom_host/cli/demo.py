@@ -17,6 +17,7 @@ from .common import add_json, print_json, print_table, settings_of, size
 
 QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
 WARM_TIMEOUT_S = 120.0
+CONVERT = "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 -c:a pcm_s16le OUT.wav"
 SHOWN = ("id", "tier", "state", "calls", "peak_memory", "restarts")
 
 
@@ -55,6 +56,7 @@ async def run(arguments: argparse.Namespace) -> int:
             print(f"listening to {wav}", file=sys.stderr)
             turn = await speak_file(host, wav, arguments.pace)
         report = turn.report()
+        _name_tier(host, report["tool"])
         report["plugins"] = [{k: row[k] for k in SHOWN} for row in status.plugin_rows(host)]
     if arguments.json:
         print_json(report)
@@ -63,10 +65,27 @@ async def run(arguments: argparse.Namespace) -> int:
     return _exit_code(turn)
 
 
+def _name_tier(host: Host, tool: dict[str, Any] | None) -> None:
+    """An agent knows which plugin served its tool, the host knows where that runs."""
+    if tool and (served := host.plugins.get(tool.get("provider", ""))):
+        tool["tier"] = served.spec.tier
+
+
 def _recording(arguments: argparse.Namespace) -> Path:
+    """Told before any model is loaded, where it is no recording at all."""
     wav = Path(arguments.wav) if arguments.wav else QUESTION
-    if not arguments.text and not wav.is_file():
+    if arguments.text:
+        return wav
+    if wav.is_dir():
+        raise ActionFailed(f"{wav}: a folder; name a WAV file in it", code="AUDIO_FILE_INVALID")
+    if not wav.is_file():
         raise ActionFailed(f"{wav}: no such file", code="AUDIO_FILE_MISSING")
+    with wav.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        raise ActionFailed(f"{wav}: empty (0 bytes); record it again", code="AUDIO_FILE_EMPTY")
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        raise ActionFailed(f"{wav}: not a WAV file; {CONVERT}", code="AUDIO_FILE_INVALID")
     return wav
 
 

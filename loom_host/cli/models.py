@@ -14,6 +14,7 @@ from loom_host.models import entry_of, installed, pull
 from loom_sdk.models import models_dir
 
 MB = 1_000_000
+PIPED_COLUMNS = 200
 
 
 def add_parser(subparsers: Any) -> None:
@@ -72,7 +73,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"], row["kind"], size, here, sources, row["licence"], row["description"]
         )
-    Console().print(table)
+    # Piped, it is not squeezed into the 80 columns of a terminal that is not there.
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
 def pull_models(args: argparse.Namespace) -> int:

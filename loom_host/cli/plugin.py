@@ -1,4 +1,4 @@
-"""`loom plugin`: build and list plugins."""
+"""`loom plugin`: build, list and inspect plugins."""
 
 from __future__ import annotations
 
@@ -8,32 +8,52 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loom_host import assembly, discovery
-from loom_host.manifest import load_manifest
+from loom_host import assembly, discovery, node_plugin
+from loom_host.manifest import Manifest, load_manifest
 from loom_sdk.errors import ManifestError
 
+from . import plugin_inspect
 from .common import add_json, print_json, print_table, settings_of
 
 
 def add_parser(subparsers: Any) -> None:
-    plugin = subparsers.add_parser("plugin", help="build and list plugins")
+    plugin = subparsers.add_parser("plugin", help="build, list and inspect plugins")
     verbs = plugin.add_subparsers(dest="verb", metavar="VERB", required=True)
-    build = verbs.add_parser("build", help="compile a Python plugin for the wasm tier")
+    build = verbs.add_parser(
+        "build", help="compile a plugin for the wasm tier, or fetch a Node plugin's packages"
+    )
     build.add_argument("folder")
     build.set_defaults(handler=run_build)
     listing = verbs.add_parser("list", help="plugins that this host can find")
     add_json(listing)
     listing.set_defaults(handler=run_list)
+    plugin_inspect.add_parser(verbs)
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    from loom_host.runtimes.wasm.build import build_component, is_current, wit_dir
-
     folder = Path(arguments.folder)
     manifest = load_manifest(folder / "plugin.toml")
+    if node_plugin.needs_packages(manifest):
+        return _build_node(folder, manifest.id)
+    return _build_wasm(folder, manifest)
+
+
+def _build_node(folder: Path, plugin_id: str) -> int:
+    if node_plugin.is_current(folder):
+        print(f"{folder / 'build'} is up to date")
+        return 0
+    began = time.monotonic()
+    print(f"building {plugin_id}", file=sys.stderr)
+    print(f"{node_plugin.build(folder)} ({time.monotonic() - began:.1f} s)")
+    return 0
+
+
+def _build_wasm(folder: Path, manifest: Manifest) -> int:
+    from loom_host.runtimes.wasm.build import build_component, built_path, is_current, wit_dir
+
     if "wasm" not in manifest.tiers or not isinstance(manifest.entry, str):
         raise ManifestError(f"{folder}/plugin.toml does not claim the wasm tier: add it to tiers")
-    out = folder / "build" / f"{manifest.entry.partition(':')[0]}.wasm"
+    out = built_path(folder, manifest.entry)
     if is_current(folder, manifest.entry, out):
         print(f"{out} is up to date")
         return 0

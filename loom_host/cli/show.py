@@ -34,15 +34,20 @@ async def ps(arguments: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     print_table(
-        ("NAME", "TIER", "STATE", "CALLS", "EVENTS", "ERRORS", "RESTARTS", "DENIED", "MEM", "PEAK"),
+        (
+            "NAME", "TIER", "STATE", "CALLS", "EVENTS", "ERRORS", "RESTARTS", "DENIED", "QUOTA",
+            "MEM", "PEAK",
+        ),
         [
             (
                 r["name"], r["tier"], r["state"], r["calls"], r["events"], r["errors"],
-                r["restarts"], r["denials"], size(r["memory"]), size(r["peak_memory"]),
+                r["restarts"], r["denials"], r["quota_hits"], size(r["memory"]),
+                size(r["peak_memory"]),
             )
             for r in rows
         ],
     )  # fmt: skip
+    _print_guests([row for row in rows if "fuel" in row["usage"]])
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")
@@ -51,11 +56,33 @@ async def ps(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _print_guests(rows: list[dict[str, Any]]) -> None:
+    """What only wasm plugins have; fuel is `-` where the quota asks for no metering."""
+    if not rows:
+        return
+    print()
+    print_table(
+        ("WASM", "ISOLATION", "INSTANCES", "RENEWALS", "CPU", "FUEL"),
+        [
+            (
+                row["name"],
+                row["isolation"],
+                int(row["usage"]["instances"]),
+                int(row["usage"]["renewals"]),
+                f"{row['usage']['cpu_s']:.2f}s",
+                f"{row['usage']['fuel']:.3g}" if row["usage"]["fuel"] else "-",
+            )
+            for row in rows
+        ],
+    )
+
+
 def _unenforced(rows: list[dict[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
     """How a quota is not enforced -> the quotas and the plugins that it holds for."""
     found: dict[str, tuple[list[str], list[str]]] = {}
     for row in rows:
-        for quota, how in row["unenforced"].items():
+        weak = {name: how for name, how in row["layers"].items() if how != "enforced"}
+        for quota, how in (row["unenforced"] | weak).items():
             quotas, names = found.setdefault(how, ([], []))
             quotas += [quota] if quota not in quotas else []
             names += [row["name"]] if row["name"] not in names else []

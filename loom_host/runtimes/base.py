@@ -9,10 +9,12 @@ Everything a plugin may ask of the host goes through `HostServices`, one object 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from loom_host.folders import Folder
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
 from loom_sdk.context import AsyncPort as HostServices
@@ -25,7 +27,11 @@ __all__ = [
     "PluginSpec",
     "Runtime",
     "Usage",
+    "serving",
 ]
+
+serving: ContextVar[str] = ContextVar("serving", default="")
+"""Id of the call or event on whose behalf a host service is asked, where it does not take one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,26 @@ class PluginSpec:
     cache_dir: Path
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment granted to a child beside the bare minimum."""
+    folders: tuple[Folder, ...] = ()
+    """What it may use of the machine's files, beside its own."""
     first_party: bool = False
+    instances: str = "single"
+    """`pool`: as many at once as `quotas.concurrency`, with no state between calls."""
+    isolation: str = ""
+    """Of the wasm tier: `thread` or `process`; empty for `thread` where it is first-party."""
+    marshal: str = "direct"
+    """Of the wasm tier: `direct` or `stock`, how values enter and leave a guest."""
+    idle_s: float = 60.0
+    """Seconds without a call after which a wasm worker process ends; 0: never."""
+    sandbox: str = ""
+    """Of the grpc tier: `strict`, `standard` or `none`; empty for `standard` where it is
+    first-party, else `strict`."""
     start_timeout_s: float = 30.0
+
+    @property
+    def confined(self) -> bool:
+        """Whether a wasm plugin runs in a worker process."""
+        return self.isolation == "process" or not (self.isolation or self.first_party)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +84,8 @@ class Declaration:
 
     capabilities: tuple[CapabilitySpec, ...] = ()
     subscriptions: tuple[SubscriptionSpec, ...] = ()
+    inferred: bool = False
+    """Read from the types of code that was not written for Loom: the manifest may list less."""
 
 
 @dataclass(slots=True)
@@ -79,6 +105,18 @@ class PluginInstance(Protocol):
     declaration: Declaration
     enforcement: Mapping[str, str]
     """Quota name to `enforced`, `partial: why` or `unenforced: why`."""
+
+    @property
+    def asleep(self) -> bool:
+        """Whether a call would first have to wait for something to start."""
+        ...
+
+    async def wake(self) -> None:
+        """Wait until it can serve: on the caller's time, not on the plugin's deadline.
+
+        Raises LoomError where nothing can be started.
+        """
+        ...
 
     async def invoke(self, call: Call) -> Result:
         """Serve a call. Items go to `services.emit(call.id, item)` as they come.

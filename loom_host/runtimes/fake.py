@@ -20,6 +20,8 @@ Hear = Callable[[Event, HostServices], Awaitable[None]]
 class FakeInstance:
     """Serves from the tables; `crash` ends it as a dying process would."""
 
+    asleep = False
+
     def __init__(
         self, plugin_id: str, services: HostServices, serve: Mapping[str, Serve], hear: Hear | None
     ) -> None:
@@ -47,6 +49,9 @@ class FakeInstance:
             )
         finally:
             task.cancel()
+
+    async def wake(self) -> None:
+        """A fake never sleeps."""
 
     async def invoke(self, call: Call) -> Result:
         if call.capability not in self._serve:

@@ -7,15 +7,16 @@ one that does not come back in time is abandoned, counted, and the plugin is rep
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import inspect
-import json
 import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loom_host.quotas import HELD_BY_HOST
 from loom_sdk import Call, Event, Plugin, Result
 from loom_sdk.bridge import Bridge
 from loom_sdk.context import Identity
@@ -23,6 +24,7 @@ from loom_sdk.driver import Driver
 from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, QuotaExceeded
 
 from .base import Declaration, HostServices, PluginSpec, Usage
+from .json_copy import json_copy
 
 UNENFORCED = "unenforced: native code shares the host's process"
 
@@ -42,10 +44,11 @@ class Worker:
     def submit(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
 
         def job() -> None:
             try:
-                answer, error = work(), None
+                answer, error = context.run(work), None
             except BaseException as raised:
                 answer, error = None, raised
             if not loop.is_closed():
@@ -76,6 +79,8 @@ def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | Non
 class NativeInstance:
     """One plugin object in the host."""
 
+    asleep = False
+
     def __init__(self, spec: PluginSpec, plugin: Plugin, services: HostServices) -> None:
         identity = Identity(spec.id, spec.data_dir, spec.cache_dir)
         bridge = Bridge(services, asyncio.get_running_loop())
@@ -88,10 +93,9 @@ class NativeInstance:
         self.declaration = Declaration(
             tuple(self._driver.capabilities), tuple(self._driver.subscriptions)
         )
-        kept = ("deadline_ms", "concurrency", "rate", "output_bytes", "log_bytes", "storage_bytes")
         lost = ("memory", "cpu", "processes", "open_files")
         self.enforcement: Mapping[str, str] = (
-            dict.fromkeys(kept, "enforced")
+            dict.fromkeys(HELD_BY_HOST, "enforced")
             | dict.fromkeys(lost, UNENFORCED)
             | {"deadline_ms": "partial: a blocked thread is abandoned, not ended"}
         )
@@ -131,6 +135,9 @@ class NativeInstance:
         else:
             await self._run(lambda: method(context))
 
+    async def wake(self) -> None:
+        """What is loaded stays ready."""
+
     async def invoke(self, call: Call) -> Result:
         bound = self._driver.capability(call.capability)
         try:
@@ -148,16 +155,16 @@ class NativeInstance:
     def _check_output(self, result: Result) -> None:
         if result.output is None and not result.payload:
             return
+        limit = self._spec.quotas.output_bytes
         try:
-            size = len(json.dumps(result.output)) + len(result.payload)
+            # As in the other tiers, the caller gets its own copy and not the plugin's state.
+            result.output, size = json_copy(result.output, limit - len(result.payload))
         except (TypeError, ValueError) as error:
             raise ActionFailed(f"{self._spec.name} returned what is not JSON: {error}") from error
-        if size > self._spec.quotas.output_bytes:
+        size += len(result.payload)
+        if size > limit:
             raise QuotaExceeded(
-                plugin_id=self._spec.id,
-                quota="output_bytes",
-                limit=self._spec.quotas.output_bytes,
-                used=size,
+                plugin_id=self._spec.id, quota="output_bytes", limit=limit, used=size
             )
 
     async def handle_event(self, event: Event) -> int:

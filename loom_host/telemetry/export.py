@@ -188,6 +188,8 @@ class Exporter:
             logger.warning("the telemetry exporter did not finish in %g s: stopped", timeout_s)
             self._translator.shutdown()
             await asyncio.to_thread(self._thread.join, 1.0)
+        if self.dropped:
+            logger.warning("%d spans were not exported: the queue was full", self.dropped)
 
     def _put(self, span: Span) -> None:
         if len(self._queue) >= QUEUE_MAX:

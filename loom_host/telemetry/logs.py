@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from loom_sdk.errors import ActionFailed, LoomError
+
 from .spans import current, parse_traceparent
 
 LOGGERS = ("loom", "loom_host", "loom_sdk")
@@ -40,6 +42,15 @@ class Redactor:
 
     def text(self, text: str) -> str:
         return self._pattern.sub(_HIDDEN, text) if self._pattern is not None else text
+
+    def error(self, error: LoomError) -> None:
+        """Take them out of what an error tells its reader, in place."""
+        if self._pattern is None:
+            return
+        error.message = self.text(error.message)
+        error.args = (error.message,)
+        if isinstance(error, ActionFailed):
+            error.data = self.value(error.data)
 
     def value(self, value: Any) -> Any:
         """The same for strings inside lists and dicts; what JSON cannot hold becomes its str."""
@@ -95,9 +106,19 @@ class Formatter(logging.Formatter):
 def text_line(entry: dict[str, Any]) -> str:
     """An entry for people: time of day, level, who, message, extras."""
     who = entry.get("plugin") or entry["logger"]
+    if "plugin" in entry:
+        entry = {**entry, "message": _CONTROL.sub(_visible, entry["message"])}
     extra = "".join(f" {key}={value}" for key, value in entry.get("extra", {}).items())
     line = f"{entry['time'][11:23]} {entry['level'].upper():7} {who}: {entry['message']}{extra}"
     return f"{line}\n{entry['exception']}" if "exception" in entry else line
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would begin another line, or drive a terminal: a plugin may write neither."""
+
+
+def _visible(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
 
 
 class _Ring(logging.Handler):

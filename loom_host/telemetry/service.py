@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from .export import Exporter, settings_from_env
 from .logs import Logs, Redactor, configure
 from .metrics import Meter
 from .server import Health, MetricsServer
-from .spans import Tracer
+from .spans import Span, Tracer
 
 
 class TelemetrySettings(Protocol):
@@ -102,13 +101,19 @@ class Telemetry:
         """Copy the bus's counts into the metrics whenever those are read."""
         self.meter.add_collector(lambda meter: _copy_bus(meter, stats()))
 
+    def watch_mailboxes(self, sizes: Callable[[], Mapping[str, int]]) -> None:
+        """Take over how many events wait for each agent whenever the metrics are read."""
+        gauge = self.meter.gauge("agent_mailbox_size")
+        self.meter.add_collector(
+            lambda _: gauge.replace({(name,): size for name, size in sizes().items()})
+        )
+
     # What the host's parts call
 
-    def on_publish(self, topic: str, event: Event, delivered: int) -> None:
-        """A span for a published event whose trace is sampled."""
-        attributes: dict[str, str | int] = {"topic": topic, "type": event.type}
-        attributes |= {"source": event.source, "delivered": delivered}
-        self.tracer.record(f"publish {topic}", event.traceparent, time.time_ns(), 1, attributes)
+    def on_publish(self, topic: str, event: Event) -> Span:
+        """The span of one publish, begun; what the receivers do is below it."""
+        attributes = {"topic": topic, "type": event.type, "source": event.source}
+        return self.tracer.start(f"publish {topic}", event.traceparent, attributes)
 
     def on_dispatch(self, subscription: str, seconds: float) -> None:
         self._dispatch.observe(seconds, subscription)
@@ -117,16 +122,18 @@ class Telemetry:
         self._handled.observe(seconds, agent)
 
     def on_action(self, capability: str, provider: str, status: str, seconds: float) -> None:
-        """`status` is `ok` or says how the invocation ended."""
+        """`status` is `ok` or the code of the error, see `loom_sdk.errors.TABLE`."""
         self._actions.inc(capability, provider)
         self._latency.observe(seconds, capability)
         if status != "ok":
             self._errors.inc(capability, status)
 
     def on_route(self, route: str, reason: str) -> None:
+        """The router chose; both texts are from its own fixed set."""
         self._routes.inc(route, reason)
 
     def on_no_route(self, capability: str) -> None:
+        """Nobody offers it, or policy and state leave no provider."""
         self._no_route.inc(capability)
 
     def started(self, seconds: float) -> None:

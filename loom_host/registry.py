@@ -1,0 +1,150 @@
+"""Who offers what: capabilities, their providers, and the order of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loom_sdk.errors import CapabilityNotFound, InvalidArguments
+from loom_sdk.plugin import CapabilitySpec
+
+from .handle import PluginHandle
+
+
+@dataclass(slots=True)
+class Offer:
+    """One provider of one capability."""
+
+    handle: PluginHandle
+    spec: CapabilitySpec
+    route: tuple[str, str]
+    """The router's decision and reason where there is no other: placement does not change."""
+    _validator: Any = None
+
+    @property
+    def validator(self) -> Any:
+        """The input schema, compiled at first use; None where there is none."""
+        if self._validator is None and self.spec.input_schema:
+            self._validator = compile_schema(self.spec)
+        return self._validator
+
+
+class Registry:
+    """Capabilities by name and provider, and the routing table made of them.
+
+    Args:
+        providers: the operator's order, by capability.
+    """
+
+    def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
+        self._providers = providers
+        self._offers: dict[str, dict[str, Offer]] = {}
+        self._routes: dict[str, list[Offer]] = {}
+
+    def register(self, handle: PluginHandle) -> None:
+        """Take up what a plugin provides, by its manifest, completed by what it said at Init.
+
+        A component whose manifest lists nothing provides what its types tell, once it is loaded.
+        """
+        said = {}
+        if handle.instance is not None:
+            said = {spec.name: spec for spec in handle.instance.declaration.capabilities}
+        by_types = tuple(said.values()) if handle.manifest.offers_by_types else ()
+        for listed in handle.manifest.capabilities or by_types:
+            if not handle.grants.permits("provide", listed.name):
+                continue
+            spec = complete(listed, said.get(listed.name))
+            offers = self._offers.setdefault(spec.name, {})
+            old = offers.get(handle.name)
+            if old is None or old.spec != spec:
+                offers[handle.name] = Offer(handle, spec, _ONLY[handle.placement])
+                self._routes.clear()
+
+    def capabilities(self) -> dict[str, list[Offer]]:
+        """Every capability with its providers in the operator's order."""
+        return {name: self._ordered(name) for name in sorted(self._offers)}
+
+    def _ordered(self, name: str) -> list[Offer]:
+        offers = self._offers[name]
+        listed = self._providers.get(name)
+        if listed is None:
+            return sorted(offers.values(), key=_version, reverse=True)
+        return [offers[plugin] for plugin in listed if plugin in offers]
+
+    def find(self, capability: str) -> list[Offer]:
+        """The providers of `name` or `name@version`; looked up once until something registers.
+
+        Raises:
+            CapabilityNotFound: names what is offered.
+        """
+        found = self._routes.get(capability)
+        if found is None:
+            found = self._routes[capability] = self._look_up(capability)
+        return found
+
+    def _look_up(self, capability: str) -> list[Offer]:
+        name, _, version = capability.partition("@")
+        if name not in self._offers:
+            known = ", ".join(sorted(self._offers)) or "none"
+            raise CapabilityNotFound(f"nobody offers {name!r}; offered: {known}")
+        offers = self._ordered(name)
+        if version:
+            offers = [o for o in offers if (o.spec.version or o.handle.spec.version) == version]
+        if not offers:
+            raise CapabilityNotFound(
+                f"no allowed provider offers {capability!r}: see [providers] in loom.toml"
+            )
+        return offers
+
+
+def complete(listed: CapabilitySpec, said: CapabilitySpec | None) -> CapabilitySpec:
+    """The manifest's entry, with schema and description from the code where it has none."""
+    if said is None:
+        return listed
+    return CapabilitySpec(
+        name=listed.name,
+        description=listed.description or said.description,
+        tool=listed.tool,
+        effects=listed.effects,
+        input_schema=listed.input_schema or said.input_schema,
+        output_schema=listed.output_schema or said.output_schema,
+        resumable=listed.resumable,
+        version=listed.version or said.version,
+        examples=listed.examples,
+    )
+
+
+def validate(offer: Offer, arguments: Any) -> None:
+    """Raises InvalidArguments naming each place that does not fit."""
+    if not isinstance(arguments, dict):
+        raise InvalidArguments(f"{offer.spec.name}: arguments must be a JSON object")
+    validator = offer.validator
+    if validator is None or validator.is_valid(arguments):
+        return
+    errors = list(validator.iter_errors(arguments))[:3]
+    texts = ["/".join(map(str, e.instance_path)) + ": " + e.message for e in errors]
+    raise InvalidArguments(
+        f"{offer.spec.name}: " + "; ".join(text.removeprefix(": ") for text in texts)
+    )
+
+
+def compile_schema(spec: CapabilitySpec) -> Any:
+    """A validator for the input schema. Raises InvalidArguments where the schema is wrong."""
+    if not spec.input_schema:
+        return None
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(dict(spec.input_schema))
+    except (ValueError, jsonschema_rs.ValidationError) as error:
+        raise InvalidArguments(f"{spec.name}: the input schema is wrong: {error}") from error
+
+
+_ONLY = {"local": ("Local", "Only provider"), "cloud": ("Cloud", "Only provider")}
+"""The route by placement where one provider leaves nothing to decide."""
+
+
+def _version(offer: Offer) -> tuple[int, ...]:
+    text = offer.spec.version or offer.handle.spec.version
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
