@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from loom_host import Host, load_settings
-from loom_host.broker import Broker, Request
+from loom_host.broker import Broker
 from loom_host.bus import DEAD_LETTER, MemoryBus, Subscription
 from loom_host.config import PluginSettings, Policy
 from loom_host.discovery import code_hash
+from loom_host.dispatch import Request
 from loom_host.egress import Egress
 from loom_host.grants import Audit, asked_for, grant
 from loom_host.handle import PluginHandle, Slots
@@ -99,10 +100,11 @@ class Rig:
             self.bus, self.broker, self.audit, MemoryStore(), Egress(self.audit),
             secrets or Secrets({}, lambda _: None), self.tracer,
         )  # fmt: skip
-        self.supervisor = Supervisor(
-            {"native": self.runtime}, self.services, self._changed, stop_grace_s=0.2
-        )
+        self.supervisor = Supervisor(self._runtime, self.services, self._changed, stop_grace_s=0.2)
         self.pumps = [Pump(self.bus, self.tracer, h, "", lambda *_: None) for h in handles]
+
+    async def _runtime(self, tier: str) -> FakeRuntime | None:
+        return self.runtime if tier == "native" else None
 
     def services(self, handle: PluginHandle) -> AsyncPort:
         return HostApi(self.parts, handle)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,12 @@ def start(plugin: Plugin, port: FakePort | None = None) -> FakePort:
     else:
         method(context)
     return port
+
+
+@contextmanager
+def within(limit_ms: float) -> Iterator[None]:
+    """The body ends within its limit plus 50 %, or plus 250 ms where that is more."""
+    began = time.monotonic()
+    yield
+    took_ms = (time.monotonic() - began) * 1000
+    assert took_ms <= limit_ms + max(limit_ms / 2, 250), f"{took_ms:.0f} ms, limit {limit_ms} ms"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loom_host.assembly import chosen, make_handle, plugin_config, roots_of
+from loom_host.assembly import check_schemas, chosen, make_handle, plugin_config, roots_of
 from loom_host.config import PluginSettings, parse_settings
-from loom_host.discovery import code_hash, find_manifests
+from loom_host.discovery import code_hash, find_manifests, first_party_root
 from loom_host.manifest import Manifest, Permissions
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
@@ -126,6 +127,19 @@ def test_a_handle_has_what_the_runtime_needs(monkeypatch: pytest.MonkeyPatch) ->
     assert set(spec.grants) == {"provide:stt.transcribe", "env:LANG_X", "env:GONE_X"}
 
 
+def test_isolation_is_the_operators_choice() -> None:
+    stranger = manifest("one", "a.b")
+    tables: dict[str, dict[str, Any]] = {"isolation": {"isolation": "thread", "idle_s": 5}, "": {}}
+    own, default = (
+        make_handle(
+            "one", stranger, parse_settings({"plugins": {"one": {"tier": "grpc", **table}}})
+        )
+        for table in tables.values()
+    )
+    assert (own.spec.isolation, own.spec.idle_s, own.spec.confined) == ("thread", 5.0, False)
+    assert (default.spec.isolation, default.spec.idle_s, default.spec.confined) == ("", 60.0, True)
+
+
 def test_a_tier_that_the_plugin_does_not_claim_is_told() -> None:
     settings = parse_settings({"plugins": {"one": {"tier": "native"}}})
     with pytest.raises(ConfigError, match="claims only wasm, grpc"):
@@ -148,7 +162,24 @@ def test_config_gets_its_defaults_and_is_checked() -> None:
     with pytest.raises(ConfigError, match="known: none"):
         config({"mod": 1})
     with pytest.raises(ManifestError, match=r"plugin.toml \[config\]"):
-        config({}, mode={"type": "sentence"})
+        config({"mode": 1}, mode={"type": "sentence"})
+
+
+def test_wrong_schemas_of_a_manifest_are_told() -> None:
+    check_schemas(manifest("p", config_schema={"mode": {"type": "integer", "default": 2}}))
+    with pytest.raises(ManifestError, match=r"plugin.toml \[config\]"):
+        check_schemas(manifest("p", config_schema={"mode": {"type": "sentence"}}))
+    with pytest.raises(ManifestError, match=r"\[config\] default of mode: 2 is less"):
+        wrong = {"type": "integer", "minimum": 3, "default": 2}
+        check_schemas(manifest("p", config_schema={"mode": wrong}))
+    with pytest.raises(ManifestError, match=r"plugin.toml p.do"):
+        spec = CapabilitySpec("p.do", input_schema={"type": "sentence"})
+        check_schemas(replace(manifest("p"), capabilities=(spec,)))
+
+
+def test_the_schemas_of_every_first_party_plugin_are_right() -> None:
+    for found in find_manifests([first_party_root()]).values():
+        check_schemas(found)
 
 
 def test_roots_are_first_party_then_own() -> None:

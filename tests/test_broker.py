@@ -11,8 +11,9 @@ import pytest
 
 from loom_host import broker as broker_module
 from loom_host import supervisor as supervisor_module
-from loom_host.broker import MAX_DEPTH, Request
+from loom_host.broker import MAX_DEPTH
 from loom_host.config import PluginSettings, Policy
+from loom_host.dispatch import Request
 from loom_host.quotas import Quotas
 from loom_host.runtimes.fake import Serve
 from loom_sdk import Call, Item, Result
@@ -134,8 +135,8 @@ async def test_arguments_are_checked_before_the_plugin_sees_them() -> None:
 
 async def test_a_wrong_schema_is_told_by_the_capability() -> None:
     with pytest.raises(InvalidArguments, match="p.do: the input schema is wrong"):
-        async with alone(answering(1), input_schema={"type": "sentence"}):
-            pass
+        async with alone(answering(1), input_schema={"type": "sentence"}) as rig:
+            await rig.invoke("p.do")
 
 
 async def test_what_the_code_says_completes_the_manifest() -> None:
@@ -211,7 +212,7 @@ async def test_a_call_ends_at_its_deadline_and_the_plugin_is_told_to_stop() -> N
         with pytest.raises(DeadlineExceeded, match=r"did not end within \d+ ms \(p\)") as caught:
             await rig.invoke("p.do", timeout_ms=30)
         assert caught.value.plugin_id == "test/p"
-        assert rig.observed == [("p.do", "p", "timeout")]
+        assert rig.observed == [("p.do", "p", "DEADLINE_EXCEEDED")]
         await asyncio.wait_for(ended.wait(), 1)
         assert rig.handles["p"].slots.active == 0
         assert rig.handles["p"].inflight == {}
@@ -574,7 +575,22 @@ NO = ActionFailed("no", code="X")
 async def test_the_second_provider_answers_where_the_first_fails(effects: Effects) -> None:
     async with several(effects, a=failing(NO), b=answering("b")) as rig:
         assert (await rig.invoke("x.do")).provider == "b"
-        assert rig.observed == [("x.do", "a", "error"), ("x.do", "b", "ok")]
+        assert rig.observed == [("x.do", "a", "CAPABILITY_ERROR"), ("x.do", "b", "ok")]
+
+
+@pytest.mark.parametrize(("effects", "calls"), [("none", 2), ("idempotent", 2), ("once", 1)])
+async def test_an_only_provider_that_just_ended_is_tried_again_where_that_is_safe(
+    effects: Effects, calls: int
+) -> None:
+    gone = PluginUnhealthy("test/p is not running", plugin_id="test/p")
+    serve = Counted(failing(gone), answering("back"))
+    async with alone(serve, effects) as rig:
+        if calls == 1:
+            with pytest.raises(PluginUnhealthy):
+                await rig.invoke("p.do")
+        else:
+            assert (await rig.invoke("p.do")).output == "back"
+    assert len(serve.calls) == calls
 
 
 async def test_effects_once_are_never_failed_over_after_dispatch() -> None:
@@ -765,11 +781,16 @@ async def test_a_nested_call_is_below_its_caller_in_the_trace() -> None:
         assert spans["invoke p0.do"].parent_id == ""
         assert spans["invoke p1.do"].parent_id == spans["invoke p0.do"].span_id
         assert spans["invoke p2.do"].parent_id == spans["invoke p1.do"].span_id
-        assert spans["invoke p2.do"].attributes == {"plugin": "p2", "tier": "native"}
+        assert spans["invoke p2.do"].attributes == {
+            "plugin": "p2",
+            "tier": "native",
+            "route": "Local",
+            "reason": "Only provider",
+        }
 
 
 async def test_a_failed_call_is_an_error_in_the_trace() -> None:
     async with alone(failing(NO)) as rig:
         with pytest.raises(ActionFailed):
             await rig.invoke("p.do")
-        assert rig.tracer.last_trace()[0].error == "error"
+        assert rig.tracer.last_trace()[0].error == NO.message

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from loom_host.bus import CAPACITY, DEAD_LETTER, MemoryBus, Subscription
 from loom_host.bus.memory import YIELD_EVERY
+from loom_host.telemetry import Tracer
 from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
 
@@ -387,10 +388,10 @@ async def test_a_thousand_subscriptions_come_and_go_without_a_trace() -> None:
 
 
 async def test_hooks_see_sampled_traces_and_dispatch_times() -> None:
-    published: list[tuple[str, int]] = []
+    tracer = Tracer()
     times: list[tuple[str, float]] = []
     bus = MemoryBus(
-        on_publish=lambda topic, event, count: published.append((event.traceparent, count)),
+        on_publish=lambda topic, event: tracer.start(f"publish {topic}", event.traceparent),
         on_dispatch=lambda name, seconds: times.append((name, seconds)),
     )
     subscription = bus.subscribe("t", name="mine")
@@ -398,7 +399,11 @@ async def test_hooks_see_sampled_traces_and_dispatch_times() -> None:
     for traceparent in ("", trace + "00", trace + "01"):
         await bus.publish("t", numbered(1, traceparent=traceparent))
     bus.publish_nowait("t", numbered(1, traceparent=trace + "01"))
-    assert published == [(trace + "01", 1)] * 2
+    spans = tracer.finished()
+    assert [(span.name, span.parent_id) for span in spans] == [("publish t", "b" * 16)] * 2
+    assert [span.attributes for span in spans] == [{"delivered": 1}] * 2
+    got = [event.traceparent for event in take_queued(subscription)]
+    assert got == ["", trace + "00", *(span.traceparent for span in spans)]
     for number in range(64):
         await bus.publish("t", numbered(number))
         await anext(subscription)

@@ -12,6 +12,7 @@ from loom_host import discovery
 from loom_host.discovery import (
     code_hash,
     find_manifests,
+    find_named,
     first_party_root,
     installed_roots,
     is_first_party,
@@ -57,6 +58,31 @@ def test_two_plugins_of_one_name_are_told(tmp_path: Path) -> None:
     write(tmp_path / "y", "b/p")
     with pytest.raises(ConfigError, match=r"two plugins are called 'p'.*rename one"):
         find_manifests([tmp_path])
+
+
+def test_a_host_reads_no_more_manifests_than_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write(tmp_path / "own", "a/own")
+    installed = write(tmp_path / "installed", "b/far")
+    looks: list[Path] = []
+
+    def look() -> list[Path]:
+        looks.append(installed)
+        return [installed]
+
+    monkeypatch.setattr(discovery, "installed_roots", look)
+    assert set(find_named({"vad", "own"}, [own])) == {"vad", "own"}
+    assert not looks
+    assert {"vad", "own", "far", "wake-phrase"} <= set(find_named({"far"}, [own]))
+    write(tmp_path / "own" / "vad", "a/vad")
+    with pytest.raises(ConfigError, match="two plugins are called 'vad'"):
+        find_named({"vad"}, [own])
+
+
+def test_a_first_party_folder_bears_the_name_of_its_plugin() -> None:
+    for name, manifest in find_manifests([first_party_root()]).items():
+        assert manifest.folder.name == name
 
 
 def test_a_missing_root_is_told(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ EVERYTHING = manifest(
     capabilities=(CapabilitySpec("p.do"),),
     permissions=Permissions(
         network=("https://api.example",),
-        filesystem=("/data",),
+        filesystem=("data:rw",),
         env=("LANG",),
         secrets=("key",),
         invoke=("llm.chat",),
@@ -79,6 +79,14 @@ def test_a_kind_is_granted_only_where_asked_and_allowed(kind: str) -> None:
         ("invoke", "*", "llm.*", ("llm.*",)),
         ("network", "https://*.example", "https://api.example", ("https://api.example",)),
         ("network", "http://[::1]:8000", "http://[::1]:8000", ("http://[::1]:8000",)),
+        ("network", "https://*:*", "GET https://a.b:8443", ("GET https://a.b:8443",)),
+        ("network", "http://*:*", "http://localhost:8080", ("http://localhost:8080",)),
+        ("network", "http://localhost:*", "*", ()),
+        ("network", "https://x.org", "https://*.x.org", ()),
+        ("filesystem", "notes:rw", "notes", ("notes",)),
+        ("filesystem", "notes", "notes:rw", ("notes",)),
+        ("filesystem", "notes:rw", "*:rw", ("notes:rw",)),
+        ("filesystem", "notes:rw", "*", ()),
         ("secrets", "key", "KEY", ()),
     ],
 )

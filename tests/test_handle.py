@@ -134,6 +134,14 @@ async def test_noticed_ends_with_the_change_or_after_a_moment() -> None:
     await asyncio.wait_for(handle.noticed(), 1.0)
 
 
+def test_what_a_plugin_says_of_its_end_shows_no_secret() -> None:
+    handle = handle_of("p")
+    handle.redactor.add(["s3cret"])
+    handle.become("failed", "no login with s3cret")
+    assert handle.reason == "no login with [redacted]"
+    assert "s3cret" not in handle.explain()
+
+
 def test_placement_is_derived() -> None:
     assert handle_of("p").placement == "local"
     networked = handle_of("p")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from loom_host import host_api
+from loom_host import host_api, meters
 from loom_host.config import SecretSettings
 from loom_host.handle import InFlight
 from loom_host.host_api import HostApi
@@ -21,6 +23,7 @@ from loom_sdk.context import AsyncPort, SpanRecord
 from loom_sdk.errors import (
     CapabilityError,
     DeadlineExceeded,
+    LoomError,
     PermissionDenied,
     QuotaExceeded,
 )
@@ -198,6 +201,35 @@ async def test_log_lines_carry_the_plugin_and_its_trace(caplog: pytest.LogCaptur
         assert list(rig.handles["p"].log_lines) == ["almost out of %s", "hello"]
 
 
+async def test_publishing_faster_than_its_quota_is_refused() -> None:
+    rig, api = asking(quotas=Quotas(publish_rate=3))
+    async with rig:
+        for _ in range(3):
+            await api.publish(Event("made", topic="notes.a"), "")
+        with pytest.raises(QuotaExceeded) as caught:
+            await api.publish(Event("made", topic="notes.a"), "")
+        assert (caught.value.quota, caught.value.limit) == ("publish_rate", 3)
+        assert await api.kv_get("key") is None
+
+
+async def test_requests_of_every_kind_count_in_host_calls() -> None:
+    rig, api = asking(quotas=Quotas(host_calls=4))
+    async with rig:
+        await api.kv_put("key", b"value")
+        await api.kv_list("")
+        await api.kv_delete("key")
+        with contextlib.suppress(LoomError):
+            await api.get_secret("none")
+        more: list[Ask] = [
+            lambda api: api.kv_get("key"),
+            lambda api: api.http_request("GET", "https://a.b", {}, b"", 1),
+        ]
+        for ask in more:
+            with pytest.raises(QuotaExceeded) as caught:
+                await ask(api)
+            assert (caught.value.quota, caught.value.limit) == ("host_calls", 4)
+
+
 async def test_log_text_is_bounded_per_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     rig, api = asking(quotas=Quotas(log_bytes=10))
     async with rig:
@@ -206,7 +238,7 @@ async def test_log_text_is_bounded_per_minute(monkeypatch: pytest.MonkeyPatch) -
             api.log("info", text, {}, "")
         assert list(handle.log_lines) == ["12345"]
         assert handle.counters.quota_hits == 2
-        monkeypatch.setattr(host_api, "LOG_WINDOW_S", -1.0)
+        monkeypatch.setattr(meters, "LOG_WINDOW_S", -1.0)
         api.log("info", "again", {}, "")
         assert list(handle.log_lines) == ["12345", "again"]
 
@@ -224,3 +256,34 @@ async def test_a_plugins_spans_are_below_its_call() -> None:
         assert (span.name, span.parent_id) == ("decode", parent.span_id)
         assert (span.start_ns, span.duration_ns) == (1_005_000, 10_000)
         assert (dict(span.attributes), span.error) == ({"k": "v", "plugin": "p"}, "ValueError")
+
+
+@pytest.mark.parametrize(
+    ("offset_us", "duration_us"),
+    [(-(10**15), 10), (10**15, 10), (0, 10**15), (0, -(10**15)), (2**62, 2**62)],
+)
+async def test_a_plugins_clock_cannot_put_a_span_outside_its_call(
+    offset_us: int, duration_us: int
+) -> None:
+    rig, api = asking()
+    async with rig:
+        parent = rig.tracer.start("call")
+        rig.handles["p"].inflight["c1"] = InFlight(
+            "c1", "p", traceparent=parent.traceparent, started_ns=parent.start_ns
+        )
+        api.span(SpanRecord("forged", offset_us, duration_us), "c1")
+        (span,) = rig.tracer.finished()
+        # A span has at least 1 ns, also one that begins at this very moment.
+        assert parent.start_ns <= span.start_ns < span.end_ns <= time.time_ns() + 1
+
+
+async def test_spans_count_in_the_quota_of_log_text() -> None:
+    limit = 3 * (host_api.SPAN_BYTES + 4)
+    rig, api = asking(quotas=Quotas(log_bytes=limit))
+    async with rig:
+        trace = rig.tracer.start("call").traceparent
+        rig.handles["p"].inflight["c1"] = InFlight("c1", "p", traceparent=trace)
+        for _ in range(5):
+            api.span(SpanRecord("s", 0, 1, {"k": "v"}, "E"), "c1")
+        assert len(rig.tracer.finished()) == 3
+        assert rig.handles["p"].counters.quota_hits == 2

@@ -21,7 +21,7 @@ FULL: dict[str, Any] = {
     "plugin": {
         "id": "acme/weather", "version": "1.0", "api": "1", "type": "tool", "tier": "wasm",
         "tiers": ["wasm", "native"], "entry": "weather:Weather", "description": "Weather.",
-        "instances": "pool",
+        "instances": "pool", "sandbox": "strict",
     },
     "config": {"units": {"type": "string", "default": "celsius"}},
     "capability": [
@@ -38,7 +38,7 @@ FULL: dict[str, Any] = {
         "publishes": ["notes.*"],
     },
     "permissions": {
-        "network": ["https://api.example"], "filesystem": ["/d"], "env": ["A"], "secrets": ["k"],
+        "network": ["https://api.example"], "filesystem": ["d:rw"], "env": ["A"], "secrets": ["k"],
         "invoke": ["llm.chat"], "devices": ["speaker"], "storage": True,
     },
     "quotas": {"memory": "64MiB", "concurrency": 2},

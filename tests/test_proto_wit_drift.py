@@ -201,9 +201,9 @@ def resolved(kind: str) -> str:
     """A WIT type with every name replaced by what it stands for."""
     if kind in WIT_SAYS.records:
         fields = WIT_SAYS.records[kind].items()
-        return f"record{{{', '.join(f'{name}: {resolved(inner)}' for name, inner in fields)}}}"
+        return f"record {{ {', '.join(f'{name}: {resolved(inner)}' for name, inner in fields)} }}"
     if kind in WIT_SAYS.enums:
-        return f"enum{{{', '.join(WIT_SAYS.enums[kind])}}}"
+        return f"enum {{ {', '.join(WIT_SAYS.enums[kind])} }}"
     if outer := re.fullmatch(r"(\w+)<(.*)>", kind):
         inner = ", ".join(resolved(part) for part in split_outside_brackets(outer[2]))
         return f"{outer[1]}<{inner}>"

@@ -21,6 +21,7 @@ from loom_host.bus import MemoryBus
 from loom_host.telemetry import (
     Meter,
     MetricsServer,
+    Redactor,
     Span,
     Telemetry,
     Tracer,
@@ -31,7 +32,7 @@ from loom_host.telemetry import (
     waterfall,
 )
 from loom_host.telemetry.metrics import SERIES_MAX, STANDARD
-from loom_sdk.errors import ConfigError
+from loom_sdk.errors import ActionFailed, ConfigError, QuotaExceeded
 from loom_sdk.events import Event
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-"
@@ -374,6 +375,33 @@ def test_the_ring_keeps_the_last_records_of_each_plugin() -> None:
     assert [e["message"] for e in logs.recent("")] == ["the host's own"]
     assert len(logs.recent(limit=1000)) == 202
     assert logs.recent("nobody") == logs.recent(limit=0) == []
+
+
+def test_a_plugin_cannot_begin_another_line_or_drive_the_terminal() -> None:
+    stream = io.StringIO()
+    logs = configure("info", stream=stream)
+    told = "fine\n00:00:00.000 ERROR   host: \x1b[2J\u2028\x9b2J"
+    logging.getLogger("loom.plugin.p").info("%s", told, extra={"plugin": "p"})
+    logging.getLogger("loom.host").error("a\nb")
+    logs.close()
+    lines = stream.getvalue().split("\n")
+    assert lines[0].endswith(r"p: fine\n00:00:00.000 ERROR   host: \x1b[2J\u2028\x9b2J")
+    assert lines[1].endswith("loom.host: a")
+
+
+def test_an_error_loses_its_secrets() -> None:
+    redactor = Redactor()
+    failed = ActionFailed("key s3cret is bad", code="LOGIN", data={"tried": ["s3cret"]})
+    redactor.error(failed)
+    assert failed.message == "key s3cret is bad"
+    redactor.add(["s3cret"])
+    redactor.error(failed)
+    assert (failed.message, str(failed)) == ("key [redacted] is bad",) * 2
+    assert (failed.code, failed.data) == ("LOGIN", {"tried": ["[redacted]"]})
+    over = QuotaExceeded(plugin_id="a/p", quota="s3cret", limit=1, used=2)
+    redactor.error(over)
+    assert "s3cret" not in over.message
+    assert over.plugin_id == "a/p"
 
 
 def test_text_lines_are_for_people_and_a_wrong_level_is_refused() -> None:

@@ -154,7 +154,7 @@ async def test_metrics_arrive_at_an_otlp_collector_now_and_at_the_end(
 
 
 async def test_a_stuck_collector_neither_blocks_nor_hides_what_was_dropped(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(export_module, "QUEUE_MAX", 10)
     monkeypatch.setattr(export_module, "BATCH", 5)
@@ -170,6 +170,7 @@ async def test_a_stuck_collector_neither_blocks_nor_hides_what_was_dropped(
     await exporter.aclose()
     assert exporter.dropped + exporter.exported == 100
     assert len(collector.spans()) == exporter.exported
+    assert f"{exporter.dropped} spans were not exported" in caplog.text
 
 
 async def test_closing_gives_up_on_a_dead_collector(

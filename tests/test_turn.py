@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -86,4 +87,52 @@ def test_without_a_turn_the_events_themselves_are_told() -> None:
     report = turn.report()
     assert report["wake"] == {"phrase": "p", "score": 0.5}
     assert report["transcript"] == "one two"
-    assert (turn.utterances, turn.end_of_speech_ms, turn.stages()) == (1, 5.0, {})
+    assert (turn.utterances, turn.answered().end_of_speech_ms, turn.stages()) == (1, 5.0, {})
+
+
+def said(topic: str, kind: str, at_ms: int, utterance: str, **metadata: str) -> Event:
+    labels = {"utterance_id": utterance} | metadata
+    return Event(kind, topic=topic, timestamp_ms=at_ms, metadata=labels)
+
+
+def answer_of(utterance: str, inside_us: int) -> Event:
+    turn = {"utterance_id": utterance, "answer": utterance, "inside_us": {"stt": inside_us}}
+    metadata = {"turn": json.dumps(turn), "status": "ok"}
+    return Event("action_result", topic="agent.voice", metadata=metadata)
+
+
+def two_utterances(**second: str) -> Turn:
+    """The first ends at 1000 and is understood at 1900, the second ends at 1500."""
+    turn = Turn()
+    for event in (
+        said("utterance", "utterance", 1200, "a", end_of_speech_unix_ms="1000"),
+        said("utterance", "utterance", 1700, "b", end_of_speech_unix_ms="1500"),
+        said("transcript", "transcript.final", 1900, "a", text="hey loom what is 12"),
+        said("transcript", "transcript.final", 2300, "b", text="what is 12 times 9", **second),
+    ):
+        turn.take(event)
+    return turn
+
+
+def test_stages_are_those_of_the_utterance_that_was_answered() -> None:
+    turn = two_utterances(continues="a")
+    turn.take(said("audio.out", "audio.done", 2000, "a", path="", seconds="0"))
+    turn.take(said("audio.out", "audio.first_sample", 2500, "b", unix_ms="2500"))
+    turn.take(said("audio.out", "audio.done", 2600, "b", path="b.wav", seconds="2"))
+    turn.take(answer_of("b", 400_000))
+    assert turn.stages() == {
+        "hangover": 200.0, "earlier_stt": 200.0, "stt": 400.0, "total_ms": 1000.0, "host_ms": 200.0,
+    }  # fmt: skip
+    assert turn.report()["audio_out"] == {"path": "b.wav", "seconds": 2.0}
+    assert turn.transcripts == ["what is 12 times 9"]
+    assert turn.utterances == 2
+
+
+def test_speech_after_the_answered_utterance_does_not_shift_its_clock() -> None:
+    turn = two_utterances()
+    turn.take(said("audio.out", "audio.first_sample", 2100, "a", unix_ms="2100"))
+    turn.take(answer_of("a", 700_000))
+    assert turn.stages() == {
+        "hangover": 200.0, "stt": 700.0, "total_ms": 1100.0, "host_ms": 200.0,
+    }  # fmt: skip
+    assert turn.transcripts == ["hey loom what is 12", "what is 12 times 9"]

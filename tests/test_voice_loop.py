@@ -66,8 +66,17 @@ async def test_a_spoken_question_is_answered_aloud_through_all_three_tiers(tmp_p
         assert report["stages"]["total_ms"] > report["stages"]["host_ms"] > 0
         assert {h.spec.tier for h in host.plugins.values()} == {"native", "wasm", "grpc"}
         assert "108" in await transcribed(host, tmp_path / "answer.wav")
-        names = {span["name"] for span in host.telemetry.last_trace("utterance")}
-    assert {"invoke stt.transcribe", "invoke calculator.evaluate", "invoke llm.chat"} <= names
+        recorded = host.telemetry.tracer.finished()
+    (root,) = [span for span in recorded if span.name == "utterance"]
+    spans = {span.span_id: span for span in recorded if span.trace_id == root.trace_id}
+    assert [s.name for s in spans.values() if s.parent_id not in spans] == ["utterance"]
+    above = {s.name: spans[s.parent_id].name for s in spans.values() if s is not root}
+    assert above["handle utterance"] == "publish utterance"
+    assert above["publish utterance"] == "utterance"
+    assert above["llm.generate"] == "invoke llm.chat"  # the child's own
+    assert {"invoke stt.transcribe", "invoke calculator.evaluate", "invoke tts.synthesize"} <= set(
+        above
+    )
 
 
 async def test_recordings_without_a_question_say_why(tmp_path: Path) -> None:

@@ -96,7 +96,10 @@ def _launch(
         with suppress(ProcessLookupError):
             _limit(popen.pid, spec)
         return Launched(popen, None)
-    sandbox = Sandbox(spec, command, env, own, users)
+    try:
+        sandbox = Sandbox(spec, command, env, own, users)
+    except OSError as error:
+        raise PluginLoadError(f"its sandbox cannot be made: {error}") from error
     try:
         popen = _popen(sandbox.command, sandbox.env, spec.folder, sandbox.descriptors)
     except BaseException:

@@ -58,12 +58,18 @@ class Sandbox:
         self._spec, self._places = spec, places
         self._view = View(places, self.reach, self.profile == "standard", spec.folders)
         self._wrap = bubblewrap()
-        self._user, self._no_user = self._own_user(users)
-        self.group, self._cgroup = self._own_group()
+        self._user: OwnUser | None = None
+        self.group: cgroups.Group | None = None
         self._gate = Gate()
         self.descriptors = [self._gate.descriptor]
-        self.env = self._environment(env)
-        self.command = self._command(command)
+        try:
+            self._user, self._no_user = self._own_user(users)
+            self.group, self._cgroup = self._own_group()
+            self.env = self._environment(env)
+            self.command = self._command(command)
+        except BaseException:
+            self.release()
+            raise
 
     @property
     def wrapped(self) -> bool:
