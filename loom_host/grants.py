@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -129,6 +129,8 @@ class Audit:
         self.refusals: deque[Refusal] = deque(maxlen=keep)
         self.denied: dict[str, int] = {}
         self.used: dict[tuple[str, str, str], int] = {}
+        self.redact: Callable[[str], str] = str
+        """Takes known secrets out of what is kept and told."""
 
     def check(self, grants: Grants, kind: str, value: str) -> None:
         """Raises PermissionDenied, naming the line to add, unless it is granted."""
@@ -140,6 +142,7 @@ class Audit:
         self.refuse(grants.plugin, kind, value)
 
     def refuse(self, plugin: str, kind: str, value: str) -> None:
+        value = self.redact(value)
         line = line_to_allow(plugin, kind, value)
         self.refusals.append(Refusal(time.time(), plugin, kind, value, line))
         self.denied[plugin] = self.denied.get(plugin, 0) + 1

@@ -53,6 +53,7 @@ class Host:
         self.started_at = 0.0
         self.audit = Audit()
         self.telemetry = Telemetry(self.settings.telemetry)
+        self.audit.redact = self.telemetry.redactor.text
         self.bus = MemoryBus(
             self.settings.host.publish_wait_ms,
             on_publish=self.telemetry.on_publish,

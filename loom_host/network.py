@@ -27,6 +27,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_][a-z0-9_-]{0,62}(\.[a-z0-9_][a-z0-9_-]{0,62})*")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+_BRACKETS = re.compile(r"\[[^\]]*:[^\]]*\](:\d*)?")
 _RULE = re.compile(r"(?:([A-Z]+(?:,[A-Z]+)*) )?(https?)://(\[[^\]/]*\]|[^:/\[\]]+)(?::(\d+|\*))?")
 _SHUT_4 = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
@@ -80,6 +81,8 @@ def parse_url(text: str) -> Url:
         raise ValueError("give http(s)://host/...")
     if "@" in parts.netloc:
         raise ValueError("leave out the user: send an Authorization header")
+    if "[" in parts.netloc and not _BRACKETS.fullmatch(parts.netloc):
+        raise ValueError("brackets hold an IPv6 address and nothing else")
     if port == 0:
         raise ValueError("its port is no port")
     host = canonical_host(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)

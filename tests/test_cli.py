@@ -15,18 +15,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loom_host.cli import calls, check, common, demo
+from loom_host import Host, load_settings
+from loom_host.assembly import make_handle
+from loom_host.cli import calls, check, common, demo, show
 from loom_host.cli import main as cli
-from loom_host.control import ask, socket_path
-from loom_host.discovery import code_hash
+from loom_host.config import parse_settings
+from loom_host.control import ControlServer, ask, socket_path
+from loom_host.discovery import code_hash, find_manifests, first_party_root
+from loom_host.handle import PluginHandle
 from loom_host.turn import Turn
-from loom_sdk.errors import InvalidArguments
+from loom_sdk.errors import InvalidArguments, QuotaExceeded
 
 from .hosting import PLUGINS
 
@@ -116,6 +121,7 @@ def test_ps(loom: Loom) -> None:
     assert table.splitlines()[0].split()[:3] == ["NAME", "TIER", "STATE"]
     assert "unenforced: native code shares the host's process: memory, cpu" in table
     assert "sulky: sulky did not start: ImportError" in table
+    assert "WASM" not in table
     rows = {row["name"]: row for row in loom.json("ps")}
     assert (rows["lab"]["state"], rows["sulky"]["state"]) == ("ready", "failed")
 
@@ -380,29 +386,23 @@ def test_check_of_nothing_is_well(alone: Loom) -> None:
 
 
 def test_check_names_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Spec:
-        tier = "grpc"
-        config: dict[str, Any] = {}
+    manifests = find_manifests([first_party_root()])
 
-    class Handle:
-        spec = Spec()
-
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def handle(name: str) -> PluginHandle:
+        return make_handle(name, manifests[name], parse_settings({"plugins": {name: {}}}))
 
     names = [row[0] for row in check.MODULES] + ["tts-espeak"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    findings = check.machine([Handle(name) for name in names])  # type: ignore[misc]  # enough of one
-    subjects = {finding.subject for finding in findings}
-    assert subjects == set(names)
+    findings = check.machine([handle(name) for name in names])
+    assert {finding.subject for finding in findings} >= set(names)
     fixes = " ".join(finding.fix for finding in findings)
     assert "apt install espeak-ng" in fixes
     assert "pip install 'loom-host[voice]'" in fixes
     assert "pip install 'loom-host[local-llm]'" in fixes
     monkeypatch.setattr(sys, "version_info", (3, 12))
-    told = {f.subject: f for f in check.machine([Handle("wake-openwakeword")])}  # type: ignore[list-item]  # enough of one
+    told = {f.subject: f for f in check.machine([handle("wake-openwakeword")])}
     assert "no release for Python 3.12" in told["wake-openwakeword"].message
     assert told["wake-openwakeword"].level == "note"
 
@@ -515,3 +515,46 @@ def test_arguments_are_words_or_one_object() -> None:
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert common.size(count) == text
+
+
+def test_ps_shows_what_a_wasm_plugin_uses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "loom.toml"
+    config.write_text(
+        f"""
+[host]
+runtime_dir = "{tmp_path}/run"
+data_dir = "{tmp_path}/data"
+[plugins.calculator]
+isolation = "process"
+allow = {{ provide = ["calculator.*"] }}
+quotas = {{ fuel = 1_000_000_000, rate = 2 }}
+"""
+    )
+
+    async def shown() -> tuple[str, Any]:
+        async with Host(load_settings(config)) as host, aclosing(ControlServer(host)) as server:
+            await server.start()
+            arguments = {"expression": "12 * 9"}
+            ends = await asyncio.gather(
+                *(host.invoke("calculator.evaluate", arguments) for _ in range(3)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(end, QuotaExceeded) for end in ends) == 1
+            words = argparse.Namespace(config=config, json=False)
+            await show.ps(words)
+            table = capsys.readouterr().out
+            return table, (await common.ask_once(words, {"op": "ps"}))[0]
+
+    table, row = asyncio.run(shown())
+    assert (row["isolation"], row["calls"], row["quota_hits"], row["denials"]) == (
+        "process", 3, 1, 0,
+    )  # fmt: skip
+    assert row["peak_memory"] >= row["memory"] > 1_000_000
+    assert row["usage"]["instances"] == 1
+    assert row["usage"]["fuel"] > 10_000
+    assert row["usage"]["cpu_s"] > 0
+    header, line = [text.split() for text in table.splitlines()[3:5]]
+    assert header == ["WASM", "ISOLATION", "INSTANCES", "RENEWALS", "CPU", "FUEL"]
+    assert line[:4] == ["calculator", "process", "1", "0"]

@@ -148,9 +148,7 @@ class Echo:
         self.function = export.function
         self._store = Store(ENGINE)
         instance = Linker(ENGINE).instantiate(self._store, component)
-        self._echo = border.bind(
-            instance.get_func(self._store, "echo"), self._store, self.function
-        )
+        self._echo = border.bind(instance.get_func(self._store, "echo"), self._store, self.function)
 
     def __call__(self, value: Any) -> Any:
         rest = {f"p{index}": index for index in range(len(FILL))}

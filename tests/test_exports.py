@@ -18,6 +18,7 @@ PROMISED = {
     ],
     "loom_host.runtimes.base": [
         "Declaration", "HostServices", "PluginInstance", "PluginSpec", "Runtime", "Usage",
+        "serving",
     ],
     "loom_sdk": [
         "AsyncContext", "Call", "Context", "Event", "Item", "Plugin", "QoS", "Result",

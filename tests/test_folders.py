@@ -231,7 +231,8 @@ async def test_a_folder_that_is_only_read_is_not_looked_at(tmp_path: Path) -> No
 ALLOWED = ("read", "list", "write", "rename", "mkdir", "remove")
 
 
-def test_the_kernel_holds_a_worker_to_its_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", [None, 12345])
+def test_the_kernel_holds_a_worker_to_its_folders(tmp_path: Path, owner: int | None) -> None:
     """Even code that has broken out of the engine gets no further."""
     read, written, outside = (tmp_path / name for name in ("read", "written", "outside"))
     for folder in (read, written):
@@ -239,6 +240,11 @@ def test_the_kernel_holds_a_worker_to_its_folders(tmp_path: Path) -> None:
     (read / "book").write_text("words")
     (read / "out").symlink_to(outside)
     outside.write_text("private")
+    if owner is not None:
+        if os.geteuid() != 0:
+            pytest.skip("needs root to give files away")
+        for path in (read, written, read / "book", outside):
+            os.chown(path, owner, owner)
     command = [
         sys.executable,
         "-m",

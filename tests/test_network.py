@@ -96,7 +96,8 @@ def test_what_is_no_rule(text: str) -> None:
     "url",
     [
         "", "ftp://a", "//a", "a", "http://", "http:///a", "file:///etc/passwd", "http://a:x/",
-        "http://a:0/", "http://a:99999/", "http://[1", "http://[::1%25lo]/", "http://u@a/",
+        "http://a:0/", "http://a:99999/", "http://[1", "http://[::1]evil/", "http://[v1.a]/",
+        "http://a[::1]/", "http://[::1%25lo]/", "http://u@a/",
         "http://u:p@a/", "http://@a/", "http://a\\@b/", "http://a\r\nX: y/", "http://a\tb/",
         "http://a\0/", " http://a/\n", "http://a b/", "http://%31.2.3.4/", "http://a..b/",
         "http://" + "a" * 64 + ".org/", "http://\uff11\uff12\uff17.0.0.1/", "http://\u2460.org/",

@@ -278,6 +278,8 @@ async def test_a_secret_in_a_url_shows_in_no_error(here: Town) -> None:
         await here.attempt("leak_url", "http://evil.example.net/", "mine")
     with pytest.raises(ActionFailed) as failed:
         await here.attempt("leak_url", "http://localhost:1/", "mine")
+    with pytest.raises(PermissionDenied):
+        await here.attempt("leak_topic", "", "mine")
     assert SECRET not in f"{denied.value} {failed.value} {here.host.audit.refusals}"
 
 

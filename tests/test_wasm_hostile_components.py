@@ -4,6 +4,7 @@ that was cut or flipped. Each ends in its typed error, and another plugin still 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 from wasmtime import wat2wasm
 
+from loom_host import Host, load_settings
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
@@ -28,6 +30,7 @@ from loom_sdk.errors import (
     QuotaExceeded,
 )
 
+from .hosting import host_tables
 from .support import AsyncFakePort, FakePort, within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -292,6 +295,25 @@ async def test_a_start_that_does_not_end(street: Street) -> None:
 
 async def test_a_start_that_traps(street: Street) -> None:
     await street.refuses(running("nop", "(func $begin unreachable) (start $begin)"), "unreachable")
+
+
+async def test_a_flood_of_calls_is_refused_and_another_plugin_is_not(
+    street: Street, tmp_path: Path
+) -> None:
+    tables = host_tables(tmp_path)
+    one = {"path": str(street.folder / "good.wasm"), "isolation": street.isolation}
+    tables["plugins"] = {
+        "calm": one | {"allow": {"provide": ["calm.*"]}},
+        "flooded": one | {"allow": {"provide": ["flooded.*"]}, "quotas": {"rate": 3}},
+    }
+    async with Host(load_settings(None, tables)) as host:
+        calls = (host.invoke("flooded.twice", {"n": n}) for n in range(50))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [one for one in answers if isinstance(one, QuotaExceeded)]
+        assert {error.quota for error in refused} == {"rate"}
+        assert 40 <= len(refused) <= 47
+        assert (await host.invoke("calm.twice", {"n": 2})).output == 4
+        assert host.plugins["flooded"].counters.quota_hits >= len(refused)
 
 
 # ---- What may not be loaded -----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from hypothesis import strategies as st
@@ -37,7 +38,8 @@ def values_of(kind: WitType | None) -> st.SearchStrategy[Any]:
         case Tuple(elements):
             return st.tuples(*map(values_of, elements))
         case Record(fields):
-            return st.fixed_dictionaries({name: values_of(of) for name, of in fields})
+            parts = st.tuples(*(values_of(of) for _, of in fields))
+            return parts.map(lambda made: dict(zip(map(itemgetter(0), fields), made, strict=True)))
         case Variant(cases):
             return st.one_of(*(values_of(of).map(_case(name)) for name, of in cases))
         case Enum(names):

@@ -71,7 +71,8 @@ def restrict(allowed: Mapping[int, int], ports: Iterable[int] | None = ()) -> st
     """
     weak, version = missing(), abi()
     rights = (1 << _FS_BY_ABI[max(known for known in _FS_BY_ABI if known <= version)]) - 1
-    rules = _Rules(rights, _NET if version >= 4 and ports is not None else 0, _SCOPES if version >= 6 else 0)
+    net = _NET if version >= 4 and ports is not None else 0
+    rules = _Rules(rights, net, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     handle = syscall(_CREATE, ctypes.byref(rules), size, 0)
     try:

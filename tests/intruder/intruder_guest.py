@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -95,6 +96,20 @@ class Intruder(Plugin):
         while True:
             ctx.emit("x" * 1000)
 
+    def _flood_get(self, ctx: Any, *_: Any) -> None:
+        self._flood(lambda: ctx.kv.get("k"))
+
+    def _flood_log(self, ctx: Any, *_: Any) -> None:
+        self._flood(lambda: ctx.log("x" * 100))
+
+    def _flood_publish(self, ctx: Any, *_: Any) -> None:
+        self._flood(lambda: ctx.publish("intruder.out", "noise"))
+
+    def _flood(self, ask: Any) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                ask()
+
     def _get(self, ctx: Any, key: str, *_: Any) -> Any:
         value = ctx.kv.get(key)
         return value and value.decode()
@@ -142,6 +157,9 @@ class Intruder(Plugin):
 
     def _leak_url(self, ctx: Any, url: str, name: str, size: int) -> Any:
         return ctx.http.request("GET", f"{url}?key={ctx.secret(name)}").status
+
+    def _leak_topic(self, ctx: Any, of: str, name: str, size: int) -> Any:
+        return ctx.publish(ctx.secret(name), "x")
 
     # -- answers
 

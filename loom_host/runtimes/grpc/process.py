@@ -121,10 +121,6 @@ class ChildProcess:
     def shares_network(self) -> bool:
         return self.sandbox is not None and bool(self.sandbox.reach.ports)
 
-    @property
-    def over_memory(self) -> bool:
-        return self.exceeded is not None and self.exceeded.quota == "memory"
-
     def kill(self, reason: str) -> None:
         """End the whole group now; `reason` is what `exited` will say."""
         if not self.exited.done():

@@ -61,6 +61,11 @@ class FolderWatch:
         self._folders = [folder for folder in folders if folder.writable]
         self._limit, self._plugin_id = limit, plugin_id
 
+    @property
+    def needed(self) -> bool:
+        """Whether there is a folder to watch."""
+        return bool(self._folders)
+
     @asynccontextmanager
     async def during(self, stop: Callable[[str], None]) -> AsyncIterator[None]:
         """Raises QuotaExceeded(folder_bytes or folder_entries), in place of what the call raises,

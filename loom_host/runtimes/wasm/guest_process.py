@@ -136,7 +136,7 @@ class GuestProcess:
         late = self._loop.call_later(left_us / 1e6 + STOP_GRACE_S, self._overdue)
         try:
             self._pipe.send(pack(REQUEST, running.number, [*head, *fields]))
-            await asyncio.wait({running.ended})
+            return await asyncio.shield(running.ended)
         except asyncio.CancelledError:
             self.stop(ticket, "cancelled")
             try:
@@ -149,7 +149,6 @@ class GuestProcess:
             late.cancel()
             self._end_ask(running)
             self._running = None
-        return running.ended.result()
 
     def stop(self, ticket: Ticket, reason: str) -> None:
         """End the running request, softly for STOP_GRACE_S, then by SIGKILL."""

@@ -19,6 +19,8 @@ from .traps import Limits
 HIGH_WATER = 0.75
 """Part of the room to grow above which a guest is renewed between calls: componentize-py keeps
 every `list<u8>` that a guest sends."""
+STATELESS_ROOM = 14 * 1024**2
+"""Bytes of growth that suffice where nothing is lost by renewing: a pool's guests stay small."""
 _MEMORY_CHECK_S = 0.25
 
 
@@ -93,8 +95,10 @@ class Keeper:
         """Looks at most four times a second: reading the kernel's map takes half a millisecond."""
         if time.monotonic() < self._next_check:
             return False
-        room = max(0, self._limits.memory - self._at_start)
-        return self.memory_bytes() > self._at_start + room * HIGH_WATER
+        room = max(0, self._limits.memory - self._at_start) * HIGH_WATER
+        if self._limits.stateless:
+            room = min(room, STATELESS_ROOM)
+        return self.memory_bytes() > self._at_start + room
 
     def memory_bytes(self) -> int:
         """Linear memory of the guest now."""

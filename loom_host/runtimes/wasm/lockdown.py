@@ -120,7 +120,7 @@ def lock_down(
     if group is not None:
         layers.append(("cgroup", lambda: group.join(os.getpid())))
     layers += [
-        ("rlimits", lambda: rlimits.limit(_limits(memory, files.file_size))),
+        ("rlimits", lambda: rlimits.limit(_limits(memory, files))),
         ("own_user", lambda: _be(files.owner)),
         ("no_new_privileges", identity.no_new_privileges),
         ("unreadable", identity.unreadable),
@@ -148,14 +148,16 @@ def _be(owner: tuple[int, int] | None) -> str:
     return f"it runs as the owner of its folders, user {user}"
 
 
-def _limits(memory: int, file_size: int) -> dict[str, int]:
+def _limits(memory: int, files: Files) -> dict[str, int]:
     limits = {
         "open_files": OPEN_FILES,
-        "file_size": file_size,
+        "file_size": files.file_size,
         "core": 0,
         "data": rlimits.data_now() + memory + DATA_MARGIN,
     }
-    if os.geteuid() == 0:  # it counts a user's, so only for a user of its own
+    if (
+        os.geteuid() == 0 and files.owner is None
+    ):  # it counts a user's, so only for a user of its own
         limits["processes"] = THREADS
     return limits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,16 +11,19 @@ from loom_host.runtimes.base import HostServices, PluginSpec
 from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
 
 from .build import ensure_component
-from .cache import CodeCache, default_folder
+from .cache import WASMTIME, CodeCache, default_folder
 from .cell import Cell
 from .compiling import CodeStore, SharedCode
 from .engine import SETTINGS, Engine
 from .instance import WasmInstance
+from .marshal import CHECKED_VERSION
 from .nursery import Nursery
 from .preopens import in_thread
 from .process import ProcessCell
 from .traps import Limits
 from .worker import ThreadCell
+
+logger = logging.getLogger(__name__)
 
 
 class WasmRuntime:
@@ -67,7 +71,7 @@ class WasmRuntime:
         quotas = spec.quotas
         limits = Limits(
             spec.id, quotas.memory, quotas.output_bytes, quotas.cpu, quotas.tables,
-            quotas.fuel > 0, spec.marshal != "stock",
+            quotas.fuel > 0, _direct(spec), spec.instances == "pool",
         )  # fmt: skip
 
         def find() -> Path:
@@ -102,3 +106,14 @@ class WasmRuntime:
         if self._nursery is not None:
             await self._nursery.aclose()
             self._nursery = None
+
+
+def _direct(spec: PluginSpec) -> bool:
+    """Whether the direct marshaller serves the plugin: not where wasmtime is another one."""
+    if WASMTIME != CHECKED_VERSION and spec.marshal != "stock":
+        logger.warning(
+            f"{spec.name}: this is wasmtime {WASMTIME}, the direct marshaller was checked against "
+            f"{CHECKED_VERSION}: the stock one is used, which is slower"
+        )
+        return False
+    return spec.marshal != "stock"

@@ -40,6 +40,8 @@ class Seat:
         async with self._turn:
             self._running = ticket
             try:
+                if not self._watch.needed:
+                    return await self.cell.call(name, argument, ticket)
                 async with self._watched(ticket):
                     return await self.cell.call(name, argument, ticket)
             finally:

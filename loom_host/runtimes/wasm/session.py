@@ -185,19 +185,25 @@ class Session:
     def _receive(self, timeout_s: float | None) -> Frame:
         """The next frame; an empty one of kind 0 when the time is up."""
         while (frame := self._frames.next()) is None:
-            self._data.settimeout(timeout_s)
             try:
-                part = self._data.recv(_RECEIVE)
+                part = self._part(timeout_s)
             except TimeoutError:
                 return Frame(0, 0, [])
             except OSError:
                 part = b""
-            finally:
-                self._data.settimeout(None)
             if not part:
                 os._exit(0)
             self._frames.feed(part)
         return frame
+
+    def _part(self, timeout_s: float | None) -> bytes:
+        if timeout_s is None:  # as the socket is: no system call but one
+            return self._data.recv(_RECEIVE)
+        self._data.settimeout(timeout_s)
+        try:
+            return self._data.recv(_RECEIVE)
+        finally:
+            self._data.settimeout(None)
 
     def _listen(self) -> None:
         threading.stack_size(STACK)

@@ -4,7 +4,8 @@ Slower, above all for binary (0.7 ms for a KB), and without private structs: it 
 `marshal = "stock"` says so, and with a wasmtime that the direct one was not checked against.
 
 Its own limits remain: a string or list is converted before its length is compared with the limit,
-and a variant whose cases carry a bool and an integer cannot tell true from 1.
+and where it does not tag a variant's value, it takes `true` for the case of an integer and anything
+for a case whose own value may be nothing.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def _made(kind: Option | Result | Variant, value: Any, limit: int) -> Any:
 def _case_of(cases: dict[str, WitType | None], value: Any) -> str:
     """The case of an untagged value, which wasmtime-py leaves to be told by its class."""
     for name, of in cases.items():
-        if type(value) in _classes(of) or (of is None and value is None):
+        if (object if value is None else type(value)) in _classes(of):
             return name
     raise TypeError(f"{type(value).__name__} is the value of no case")
 

@@ -42,6 +42,8 @@ class Limits:
     """Whether the engine counts fuel."""
     direct: bool = True
     """Which marshaller is used; see `contract.Loaded`."""
+    stateless: bool = False
+    """Whether the guest keeps nothing between calls, so that it may be renewed early."""
 
 
 def stopped(ticket: Ticket, limits: Limits) -> PluginError:

@@ -27,45 +27,71 @@ from .traps import Limits
 T = TypeVar("T")
 
 
+class Job:
+    """One piece of work in a worker's thread; made and awaited on the loop."""
+
+    __slots__ = ("_context", "_loop", "_returned", "_waiter", "_work", "future")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work, self._loop = work, asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._returned = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+        """What it gives or raises; cancelling it does not end the work."""
+
+    def run(self) -> None:
+        """In the thread."""
+        answer: Any = None
+        failed: BaseException | None = None
+        try:
+            answer = self._context.run(self._work)
+        except Exception as error:
+            failed = error
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, answer, failed)
+
+    def _settle(self, answer: Any, failed: BaseException | None) -> None:
+        self._returned = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.future.done():
+            return
+        if failed is None:
+            self.future.set_result(answer)
+        else:
+            self.future.set_exception(failed)
+            self.future.exception()  # an abandoned call's error is nobody's to fetch
+
+    @property
+    def returned(self) -> bool:
+        """Whether the thread has come back from it."""
+        return self._returned
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until the thread has come back, no longer than that."""
+        if not self._returned:
+            self._waiter = self._loop.create_future()
+            await asyncio.wait({self._waiter}, timeout=timeout_s)
+
+
 class Worker:
     """One daemon thread that runs jobs for the loop."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            job.run()
             del job
 
-    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def settle(answer: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(answer)
-            else:
-                future.set_exception(error)
-                future.exception()  # an abandoned call's error is nobody's to fetch
-
-        def job() -> None:
-            answer: Any = None
-            failed: BaseException | None = None
-            try:
-                answer = context.run(work)
-            except Exception as error:
-                failed = error
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, answer, failed)
-
+    def submit(self, work: Callable[[], Any]) -> Job:
+        job = Job(work)
         self._jobs.put(job)
-        return future
+        return job
 
     def stop(self) -> None:
         """End the thread after the jobs it has."""
@@ -153,14 +179,13 @@ class ThreadCell:
         return self._keeper is not None and self._keeper.fit
 
     async def call(self, name: str, argument: Any, ticket: Ticket) -> Any:
-        future = self._worker.submit(lambda: self._run(name, argument, ticket))
+        job = self._worker.submit(lambda: self._run(name, argument, ticket))
         try:
-            await asyncio.wait({future})
+            return await job.future
         except asyncio.CancelledError:
             self._engine.stop(ticket, "cancelled")
-            await self._let_go(future)
+            await self._let_go(job)
             raise
-        return future.result()
 
     def _run(self, name: str, argument: Any, ticket: Ticket) -> Any:
         """In the worker."""
@@ -182,12 +207,12 @@ class ThreadCell:
         self._keeper = Keeper(self._engine, loaded, self._limits, self._new_port, self._preopens)
         ticket.restart()  # a first build may take longer than that
 
-    async def _let_go(self, future: asyncio.Future[Any]) -> None:
+    async def _let_go(self, job: Job) -> None:
         """Wait for a stopped guest; abandon its thread when it does not come back."""
         try:
-            await asyncio.wait({future}, timeout=STOP_GRACE_S)
+            await job.wait(STOP_GRACE_S)
         finally:
-            if not future.done():
+            if not job.returned:
                 self._abandon()
 
     def _abandon(self) -> None:
@@ -211,6 +236,6 @@ class ThreadCell:
     async def aclose(self) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            await asyncio.wait({self._worker.submit(keeper.close)}, timeout=STOP_GRACE_S)
+            await self._worker.submit(keeper.close).wait(STOP_GRACE_S)
         self._worker.stop()
         self._worker.join(0.05)
