@@ -65,19 +65,19 @@ def instance_rows(engine: Engine, peer: Any) -> list[Row]:
 
 
 async def invoke_rows(isolation: str, peer: Any, target: float) -> list[Row]:
-    """(b) `host.invoke` with everything that it does, against text through a thread."""
+    """(b) `host.invoke` with everything that it does; both callers hold objects, not text."""
     found = []
     async with echo_host(isolation) as host:
         for name, size in SIZES.items():
-            text = json_text(size)
-            arguments = json.loads(text)
+            arguments = json.loads(json_text(size))
             values, floors = [], []
 
             async def call(arguments: Any = arguments) -> Any:
                 return await host.invoke("bench.echo", arguments)
 
-            async def call_peer(text: str = text) -> Any:
-                return await asyncio.to_thread(peer.call, "echo", text)
+            async def call_peer(arguments: Any = arguments) -> Any:
+                text = json.dumps(arguments)
+                return json.loads(bytes(await asyncio.to_thread(peer.call, "echo", text)))
 
             for _ in range(ROUNDS):
                 values.append(await us_per_await(HOPS, call))

@@ -17,6 +17,7 @@ from typing import Any
 from loom_sdk import Item, Result
 from loom_sdk.errors import (
     CapabilityNotFound,
+    DeadlineExceeded,
     InvalidArguments,
     LoomError,
     NoProvider,
@@ -125,7 +126,11 @@ class Broker:
                 f"id {request.id!r} was already used by {request.caller} with other arguments: "
                 "draw a new id"
             )
-        return await asyncio.shield(kept.future)
+        done, _ = await asyncio.wait({kept.future}, timeout=request.timeout_ms / 1000)
+        if not done:
+            late = f"{request.capability} did not end within {request.timeout_ms} ms"
+            raise DeadlineExceeded(f"{late}: the call joined by id {request.id!r} goes on")
+        return kept.future.result()
 
     async def _first(self, key: tuple[str, str], request: Request) -> Result:
         asked = (request.capability, request.arguments, request.payload)

@@ -198,7 +198,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Settings:
     """The checked form of a parsed `loom.toml`. Raises ConfigError."""
     where = str(path or "settings")
-    _check(data, [item.name for item in fields(Settings) if item.name != "path"], where)
+    known = [item.name for item in fields(Settings) if item.name != "path"]
+    _check(data, ["extends", *known], where)
     base = path.parent.resolve() if path else Path.cwd()
     return Settings(
         host=_host(_table(data, "host", where), base, where),
@@ -307,6 +308,8 @@ def _telemetry(table: Mapping[str, Any], where: str) -> TelemetrySettings:
     settings = TelemetrySettings(**_typed(TelemetrySettings, table, f"{where} [telemetry]"))
     if settings.sample_ratio > 1:
         raise ConfigError(f"{where} [telemetry] sample_ratio: must be from 0 to 1")
+    if settings.http_port > 65535:
+        raise ConfigError(f"{where} [telemetry] http_port: must be from 0 to 65535")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{where} [telemetry] log_level: debug, info, warning or error")
     if settings.log_format not in ("text", "json"):

@@ -35,6 +35,7 @@ class ControlServer:
         self._host = host
         self._path = socket_path(host.settings.host.runtime_dir)
         self._server: asyncio.Server | None = None
+        self._working: set[asyncio.Task[None]] = set()
         self.stop_requested = asyncio.Event()
 
     async def start(self) -> None:
@@ -57,6 +58,9 @@ class ControlServer:
     async def aclose(self) -> None:
         if self._server is not None:
             self._server.close()
+            for work in self._working:  # whoever still listens is let go before the loop ends
+                work.cancel()
+            await asyncio.gather(*self._working, return_exceptions=True)
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
@@ -74,6 +78,8 @@ class ControlServer:
     ) -> None:
         """A client that closes its end has left: its call or its events are given up."""
         working = asyncio.create_task(work)
+        self._working.add(working)
+        working.add_done_callback(self._working.discard)
         leaving = asyncio.create_task(reader.read())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)

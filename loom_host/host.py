@@ -154,7 +154,7 @@ class Host:
     def _note_missing(self, handle: PluginHandle) -> None:
         """What was asked for and is silently not had, so that `why-denied` can tell."""
         for kind, value in missing(handle.manifest, handle.grants):
-            if kind in ("subscribe", "provide"):
+            if kind in ("subscribe", "provide", "devices", "filesystem", "env"):
                 try:
                     self.audit.refuse(handle.name, kind, value)
                 except LoomError as error:

@@ -21,6 +21,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 10.0
 CIRCUIT_RESTARTS, CIRCUIT_WINDOW_S = 5, 60.0
 HEAD_START_S = 1.0
 """So long, at most, what starts in the background leaves the processor to what the host awaits."""
+DRAIN_LOOK_S = 0.01
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S, HEALTH_MISSES = 5.0, 2.0, 3
 
 
@@ -228,12 +229,19 @@ class Supervisor:
         if instance is None:
             return
         self._set(handle, "draining")
+        await self._drain(handle)
         try:
             await instance.aclose(self._grace_s)
         except Exception as error:
             why = str(error) or type(error).__name__
             log.warning("%s did not stop cleanly: %s", handle.name, why)
         self._set(handle, "stopped")
+
+    async def _drain(self, handle: PluginHandle) -> None:
+        """Let the calls in flight end, for at most the grace; nothing new begins any more."""
+        until = time.monotonic() + self._grace_s
+        while handle.inflight and time.monotonic() < until:  # noqa: ASYNC110  # only at a stop
+            await asyncio.sleep(DRAIN_LOOK_S)
 
 
 def check_declaration(handle: PluginHandle, instance: PluginInstance) -> None:

@@ -410,6 +410,22 @@ async def test_the_same_id_joins_the_running_call_and_then_keeps_its_result() ->
         assert (await rig.invoke("p.do")).output == 3
 
 
+async def test_a_joining_call_waits_no_longer_than_its_own_deadline() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(call: Call, services: AsyncPort) -> Result:
+        await go_on.wait()
+        return Result("done")
+
+    async with alone(slow, "once") as rig:
+        first = asyncio.create_task(rig.invoke("p.do", id="1"))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded, match="within 20 ms: the call joined by id '1' goes"):
+            await rig.invoke("p.do", id="1", timeout_ms=20)
+        go_on.set()
+        assert (await first).output == "done"
+
+
 async def test_an_id_is_scoped_by_its_caller() -> None:
     serve = Counted(answering(1))
     async with alone(serve) as rig:

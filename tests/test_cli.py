@@ -136,6 +136,7 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
     loom("call", "lab.reverse", "--payload", str(source), "--out", str(target))
     assert target.read_bytes() == b"cba"
     assert f"wrote 3 bytes to {target}" in loom.err
+    assert json.loads(loom("call", "lab.greet", "--timeout-ms", "9000", "name=bo"))
 
 
 @pytest.mark.parametrize(
@@ -500,6 +501,7 @@ def test_arguments_are_words_or_one_object() -> None:
     for wrong in (["a"], ["=1"], ["{"], ["a=1", "{}"]):
         with pytest.raises(InvalidArguments):
             parse(wrong)
+    assert calls.parse_pair("on=true") == ("on", "true")  # metadata are texts, not JSON
 
 
 @pytest.mark.parametrize(

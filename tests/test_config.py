@@ -133,6 +133,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"host": {"publish_wait_ms": -1}}, "not negative"),
     ({"host": {"data_dir": 1}}, "must be a text"),
     ({"host": {"plugin_paths": "x"}}, "must be a list of texts"),
+    ({"extend": "text"}, "did you mean 'extends'"),
+    ({"telemetry": {"http_port": 65536}}, "from 0 to 65535"),
     ({"telemetry": {"sample_ratio": 1.5}}, "from 0 to 1"),
     ({"telemetry": {"sample_ratio": math.nan}}, "finite"),
     ({"telemetry": {"sample_ratio": "1"}}, "must be a number"),

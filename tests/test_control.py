@@ -130,6 +130,17 @@ async def test_a_follower_that_left_is_forgotten(tmp_path: Path) -> None:
         await until(lambda: not any(s.name == "cli" for s in host.bus.subscriptions()))
 
 
+async def test_followers_end_with_the_host_and_nothing_is_left_running(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as (host, server):
+        follower = ask(host.settings.host.runtime_dir, {"op": "events", "pattern": "x"})
+        first = asyncio.ensure_future(anext(follower))
+        await until(lambda: any(s.name == "cli" for s in host.bus.subscriptions()))
+        await server.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await first
+        assert not any(s.name == "cli" for s in host.bus.subscriptions())
+
+
 async def test_stop_is_a_request(tmp_path: Path) -> None:
     async with controlled(tmp_path) as (host, server):
         assert await one(host, "stop") == {"stopping": True}

@@ -31,6 +31,7 @@ from loom_sdk.errors import (
     OutcomeUnknown,
     PermissionDenied,
     PluginLoadError,
+    PluginUnhealthy,
     QuotaExceeded,
 )
 
@@ -88,6 +89,26 @@ async def test_the_host_tells_when_it_is_ready_and_what_becomes_of_plugins(
     await host.aclose()
     with pytest.raises(BusError, match="the bus is closed"):
         await host.bus.publish("x", Event("x"))
+
+
+async def test_a_stop_lets_calls_end(tmp_path: Path) -> None:
+    host = native_host(tmp_path, lab=LAB)
+    async with host:
+        slow = {"to": 3, "pause_s": 0.1}
+        call = asyncio.create_task(host.invoke("lab.acount", slow))
+        await until(lambda: bool(host.plugins["lab"].inflight))
+    assert (await call).output == {"counted": 3}
+
+
+async def test_a_call_that_outlasts_the_stop_is_ended(tmp_path: Path) -> None:
+    tables = host_tables(tmp_path, lab=LAB)
+    tables["host"]["stop_grace_ms"] = 100
+    async with Host(load_settings(None, tables)) as host:
+        hung = {"to": 3, "pause_s": 20}
+        call = asyncio.create_task(host.invoke("lab.acount", hung))
+        await until(lambda: bool(host.plugins["lab"].inflight))
+    with pytest.raises(PluginUnhealthy, match="lab is stopped|was stopped while"):
+        await asyncio.wait_for(call, 1)
 
 
 async def test_a_host_without_plugins() -> None:
@@ -327,7 +348,9 @@ async def test_every_kind_is_denied_where_it_is_not_allowed(tmp_path: Path, how:
                 await ask(host, what, of, how=how)
             assert (caught.value.plugin_id, caught.value.permission) == ("prober", permission)
         rows = refusals(host)
-        assert [row["plugin"] for row in rows].count("prober") == len(DENIED) + 1
+        withheld = {"subscribe:audio.>", "env:PROBER_ENV"}
+        assert withheld < {f"{row['kind']}:{row['value']}" for row in rows}
+        assert [row["plugin"] for row in rows].count("prober") == len(DENIED) + len(withheld)
         assert {row["line"] for row in rows} >= {
             '[plugins.prober.allow] publish = ["probe.x"]',
             '[plugins.prober.allow] subscribe = ["audio.>"]',

@@ -70,7 +70,8 @@ AGAIN = [("host_calls", 50, "get"), ("publish_rate", 20, "publish"), ("storage_b
 
 @pytest.mark.parametrize(
     ("quota", "limit", "what", "stubborn"),
-    [(*case, False) for case in ONCE] + [(*case, True) for case in AGAIN],
+    [(*case, False) for case in ONCE]
+    + [pytest.param(*case, True, marks=pytest.mark.slow) for case in AGAIN],
 )
 async def test_a_call_that_goes_over_a_quota_ends_with_it(
     tier: str, tmp_path: Path, quota: str, limit: int, what: str, stubborn: bool

@@ -18,7 +18,8 @@ from wasmtime import wat2wasm
 
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
-from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
+from loom_host.runtimes.wasm import WasmInstance, WasmRuntime, border
+from loom_host.runtimes.wasm import runtime as wasm_runtime
 from loom_host.runtimes.wasm.build import build_component, ensure_component, inputs_hash, wit_dir
 from loom_host.runtimes.wasm.cache import CodeCache, default_folder
 from loom_host.runtimes.wasm.engine import Engine
@@ -100,11 +101,13 @@ def start(component: Path, tmp_path: Path, isolation: str) -> Starter:
         port: FakePort | None = None,
         services: Any = None,
         config: dict[str, Any] | None = None,
+        marshal: str = "direct",
         **quotas: Any,
     ) -> AsyncIterator[Hosted]:
         port = port or FakePort()
         spec = spec_of(tmp_path, component.name, component.parent, **(config or {}))
         spec = replace(spec, isolation=isolation, quotas=replace(spec.quotas, **quotas))
+        spec = replace(spec, marshal=marshal)
         runtime = WasmRuntime()
         instance = await runtime.start(spec, services or AsyncFakePort(port))
         try:
@@ -142,6 +145,34 @@ async def test_json_and_binary_pass_both_ways(start: Starter, size: int) -> None
     assert result.output == {"value": {"ä": [1, None, "\0"]}, "config": {"mode": 3}}
     assert (result.payload, result.content_type) == (payload, "audio/pcm")
     assert result.elapsed_us > 0
+
+
+async def test_the_stock_marshaller_serves_where_it_is_asked_for(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(border, "bind", None)  # the direct one would fail in this process
+    monkeypatch.setattr(border, "serve", None)
+    async with start(marshal="stock") as hosted:
+        result = await hosted.call("t.echo", bytes(range(256)), value=[{"ä": None}])
+        assert (result.output["value"], result.payload) == ([{"ä": None}], bytes(range(256)))
+        assert await hosted.instance.handle_event(Event("word", b"hi", {"n": "1"})) >= 0
+        assert await hosted.output("t.store", key="k") == [True, "value", ["k"]]
+        assert await hosted.output("t.publish") == 1
+        assert await hosted.output("t.stream", items=2) == "done"
+        with pytest.raises(QuotaExceeded):
+            await hosted.output("t.big", size=MIB + 1)
+        with pytest.raises(PluginCrashed):
+            await hosted.output("t.exit")
+
+
+async def test_another_wasmtime_is_served_by_the_stock_marshaller(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wasm_runtime, "CHECKED_VERSION", "50.0.0")
+    monkeypatch.setattr(border, "bind", None)
+    async with start() as hosted:
+        assert (await hosted.call("t.echo", b"abc")).payload == b"abc"
+    assert "the stock one is used" in caplog.text
 
 
 async def test_state_is_kept_between_calls_and_events(start: Starter) -> None:
@@ -349,6 +380,16 @@ async def test_growing_guest_is_renewed_between_calls(start: Starter) -> None:
             await asyncio.sleep(0.01)
         assert hosted.renewals() >= 1
         assert 0 < hosted.instance.usage().peak_memory_bytes <= 24 * MIB
+
+
+async def test_a_guest_that_grows_fast_is_renewed_in_time_and_while_it_is_watched(
+    start: Starter,
+) -> None:
+    async with start(memory=24 * MIB) as hosted:
+        for _ in range(600):
+            assert len((await hosted.call("t.big", size=32 * 1024)).payload) == 32 * 1024
+            hosted.instance.usage()
+        assert hosted.renewals() >= 1
 
 
 async def test_spinning_guest_leaves_another_and_the_loop_alone(start: Starter) -> None:

@@ -237,7 +237,7 @@ def test_what_is_sent_stays_the_hosts_own(echoes: Callable[[WitType], Echoes]) -
 
 
 def test_the_structs_are_those_of_the_pinned_wasmtime() -> None:
-    assert marshal.fits()
+    assert border.fits()
     assert importlib.metadata.version("wasmtime") == marshal.CHECKED_VERSION
 
 
@@ -246,7 +246,7 @@ def test_another_layout_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         _fields_ = [("kind", ctypes.c_uint64), ("more", ctypes.c_uint64), ("of", ctypes.c_uint64)]
 
     monkeypatch.setattr(_ffi, "wasmtime_component_val_t", Value)
-    assert not marshal.fits()
+    assert not border.fits()
 
 
 def _made(random_: random.Random, kind: WitType) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -351,6 +352,7 @@ def test_the_hosts_death_leaves_no_process(component: Path, tmp_path: Path) -> N
 
 def _held() -> tuple[int, int, set[str], int]:
     """Open files, threads, temporary files and children of this process."""
+    gc.collect()  # compiled code of tests before keeps its file open as long as a traceback does
     children = psutil.Process().children(recursive=True)
     files = {path.name for path in default_folder().iterdir() if path.name.startswith(".new-")}
     return len(os.listdir("/proc/self/fd")), threading.active_count(), files, len(children)

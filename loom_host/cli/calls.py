@@ -51,10 +51,18 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     return dict(_pair(word) for word in words)
 
 
-def _pair(word: str) -> tuple[str, Any]:
+def parse_pair(word: str) -> tuple[str, str]:
+    """`key=value` as it stands, for metadata, whose values are texts."""
     key, equals, value = word.partition("=")
     if not equals or not key:
+        raise InvalidArguments(f"{word!r}: write it as key=value")
+    return key, value
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    if not word.partition("=")[1] or word.startswith("="):
         raise InvalidArguments(f"{word!r}: write arguments as key=value or as one JSON object")
+    key, value = parse_pair(word)
     try:
         return key, json.loads(value)
     except ValueError:
@@ -120,7 +128,7 @@ async def run_publish(arguments: argparse.Namespace) -> int:
         "topic": arguments.topic,
         "type": arguments.type,
         "payload": arguments.payload,
-        "metadata": {key: str(value) for key, value in map(_pair, arguments.metadata)},
+        "metadata": dict(map(parse_pair, arguments.metadata)),
     }
     answer = await ask_once(arguments, request)
     if arguments.json:

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a failure that is told on stderr, 2 wrong usage, 130 interrupted."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     arguments.config = _config_path(arguments.config)
     try:
         answer = arguments.handler(arguments)
@@ -53,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"loom: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """`loom call` takes options before its arguments, too, which argparse does not."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (arguments.command != "call" or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.arguments += rest
+    return arguments
 
 
 def _config_path(given: str | None) -> Path | None:

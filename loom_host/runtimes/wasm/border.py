@@ -16,8 +16,17 @@ from wasmtime import WasmtimeError
 from wasmtime import _ffi as ffi
 
 from .component_types import Function
-from .marshal import VALUE, codec_of
+from .marshal import KIND, VALUE, codec_of
 from .words import Codec
+
+
+def fits() -> bool:
+    """Whether wasmtime's structs are laid out as those that this file was written for."""
+    value, field = ffi.wasmtime_component_val_t, ffi.wasmtime_component_valrecord_entry_t
+    layout = (ctypes.sizeof(value), value.of.offset, ctypes.sizeof(field), field.val.offset)
+    kinds = [KIND.get(name) for name in ("u8", "string", "list", "record", "result")]
+    return (layout, kinds) == ((32, 8, 48, 16), [2, 12, 13, 14, 19])
+
 
 Call = Callable[[tuple[Any, ...], int], Any]
 """(arguments, longest string or list of the result). Raises WasmtimeError: the guest trapped;

@@ -13,7 +13,7 @@ from wasmtime.component import _types as t
 
 from loom_sdk.errors import PluginLoadError
 
-from . import border, marshal, stock
+from . import border, stock
 from .component_exports import Export, exports_of
 from .component_types import Function, Unsupported, function_text, read_function
 from .foreign import Foreign
@@ -113,7 +113,7 @@ class Loaded:
         self, component: Component, engine: Engine, name: str, direct: bool = True
     ) -> None:
         self.component, self.name = component, name
-        marshaller = border if direct and marshal.fits() else stock
+        marshaller = border if direct and border.fits() else stock
         self.bind, self.serve = marshaller.bind, marshaller.serve
         self.foreign: Foreign | None = None
         self.exports: dict[str, Function] = {}

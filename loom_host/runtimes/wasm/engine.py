@@ -77,16 +77,17 @@ class Engine:
         Raises:
             PluginLoadError: unreadable, no component, unknown imports or another contract.
         """
-        try:
-            wasm = path.read_bytes()
-        except OSError as error:
-            raise PluginLoadError(f"cannot read {path}: {error.strerror}") from error
-        check_preamble(wasm, path.name)
+        from .cache import mapped  # a worker process does without
+
         with self._loading:
             try:
-                component = self._cache.component(self.wasmtime, wasm)
+                with mapped(path) as wasm:
+                    check_preamble(wasm[:8], path.name)
+                    component = self._cache.component(self.wasmtime, wasm)
+            except OSError as error:
+                raise PluginLoadError(f"cannot read {path}: {error.strerror}") from error
             except PluginLoadError as error:
-                raise PluginLoadError(f"{path.name}: {error.message}") from error
+                raise PluginLoadError(_named(path, error)) from error
             if self._plain is None:
                 self._link_plain(self._cache.component(self.wasmtime, pollable.adapter_wasm()))
         return Loaded(component, self.wasmtime, path.name, direct)
@@ -131,6 +132,10 @@ class Engine:
 
     def close(self) -> None:
         self.ticker.close()
+
+
+def _named(path: Path, error: PluginLoadError) -> str:
+    return error.message if path.name in error.message else f"{path.name}: {error.message}"
 
 
 class Guest:
@@ -260,5 +265,6 @@ class Guest:
         """Free the store. The guest's code does not run again."""
         self.dead = True
         self._functions.clear()
+        self._foreign = None  # else the two would keep each other, and files, until collected
         self._addresses = frozenset()
         self._store.close()

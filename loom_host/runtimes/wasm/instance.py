@@ -38,10 +38,9 @@ class WasmInstance:
     """One plugin over its seats: the declaration, calls, events, health and use."""
 
     def __init__(self, spec: PluginSpec, make_cell: Callable[[], Cell]) -> None:
-        self._spec, self._make_cell = spec, make_cell
-        self._watch = FolderWatch(spec.folders, spec.quotas.folder_bytes, spec.id)
+        self._spec = spec
         size = spec.quotas.concurrency if spec.instances == "pool" else 1
-        self._pool = Pool(spec.id, self._seat, size, spec.idle_s)
+        self._pool = Pool(spec.id, _seats(spec, make_cell), size, spec.idle_s)
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._calls = 0
         self.declaration = Declaration()
@@ -49,27 +48,12 @@ class WasmInstance:
         self.layers: Mapping[str, str] = {}
         """What the kernel holds the plugin's process to, layer by layer; empty without one."""
 
-    def _seat(self) -> Seat:
-        request, timeout = self._init_request(), self._spec.start_timeout_s
-        return Seat(self._make_cell(), self._watch, request, timeout)
-
     async def load(self) -> None:
         """Build or find the component, compile or load it, instantiate it and run `init`."""
         answer = await self._pool.open()
         cell = self._pool.seats[0].cell
         self.enforcement, self.layers = cell.enforcement, cell.layers
         self.declaration = declaration_of(answer, self._spec.id)
-
-    def _init_request(self) -> dict[str, Any]:
-        quotas = self._spec.quotas
-        named = ("memory", "deadline_ms", "output_bytes", "log_bytes", "storage_bytes")
-        return {
-            "api-versions": [API_VERSION],
-            "plugin-id": self._spec.id,
-            "config": json.dumps(dict(self._spec.config)),
-            "grants": list(self._spec.grants),
-            "quotas": [(name, int(getattr(quotas, name))) for name in named],
-        }
 
     # -- calls
 
@@ -176,3 +160,21 @@ class WasmInstance:
             "fuel": float(tally.fuel),
         }
         return Usage(tally.memory, tally.peak, tally.pid, extra=extra)
+
+
+def _seats(spec: PluginSpec, make_cell: Callable[[], Cell]) -> Callable[[], Seat]:
+    """What makes the plugin's seats; they share the watch over its folders."""
+    watch, request = FolderWatch(spec.folders, spec.quotas.folder_bytes, spec.id), _request(spec)
+    return lambda: Seat(make_cell(), watch, request, spec.start_timeout_s)
+
+
+def _request(spec: PluginSpec) -> dict[str, Any]:
+    """What `init` is told."""
+    named = ("memory", "deadline_ms", "output_bytes", "log_bytes", "storage_bytes")
+    return {
+        "api-versions": [API_VERSION],
+        "plugin-id": spec.id,
+        "config": json.dumps(dict(spec.config)),
+        "grants": list(spec.grants),
+        "quotas": [(name, int(getattr(spec.quotas, name))) for name in named],
+    }

@@ -43,7 +43,7 @@ class Keeper:
         self._preopens = preopens
         self._new_port, self._linker = new_port, engine.linker(loaded)
         self._guest: Guest | None = None
-        self._at_start, self._next_check = 0, 0.0
+        self._at_start, self._next_check, self._returned = 0, 0.0, 0
         self.starts = self.peak = self.seen = 0
         """Guests that were initialised; most and latest bytes of memory seen."""
         self._too_large = False
@@ -62,7 +62,10 @@ class Keeper:
             who = self._limits.plugin_id
             raise PluginCrashed(f"{who}: there is no guest to run {name}", plugin_id=who)
         try:
-            return guest.call(name, () if argument is None else (argument,), ticket)
+            answer = guest.call(name, () if argument is None else (argument,), ticket)
+            if name == "invoke":
+                self._returned += len(answer["payload"])
+            return answer
         except QuotaExceeded as error:
             guest.dead = guest.dead or error.quota == "memory"
             raise
@@ -92,17 +95,19 @@ class Keeper:
         return answer
 
     def _above_high_water(self) -> bool:
-        """Looks at most four times a second: reading the kernel's map takes half a millisecond."""
-        if time.monotonic() < self._next_check:
-            return False
+        """Looks four times a second, since reading the kernel's map takes half a millisecond, and
+        as soon as what the guest returned may have taken an eighth of its room.
+        """
         room = max(0, self._limits.memory - self._at_start) * HIGH_WATER
         if self._limits.stateless:
             room = min(room, STATELESS_ROOM)
+        if time.monotonic() < self._next_check and self._returned < room / 8:
+            return False
+        self._next_check, self._returned = time.monotonic() + _MEMORY_CHECK_S, 0
         return self.memory_bytes() > self._at_start + room
 
     def memory_bytes(self) -> int:
         """Linear memory of the guest now."""
-        self._next_check = time.monotonic() + _MEMORY_CHECK_S
         guest = self._guest
         self.seen = 0 if guest is None or guest.dead else guest.memory_bytes()
         self.peak = max(self.peak, self.seen)

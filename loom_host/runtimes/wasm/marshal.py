@@ -2,11 +2,9 @@
 
 The only file that reads or writes wasmtime's private structs, written against wasmtime 50.0.1;
 with another one `stock.py` serves. Three rules hold:
-
-    what the host sends lies in the host's own memory, which wasmtime copies and never frees
-    every length is compared with its limit before a byte behind it is read
-    the types are the function's own, read when the component is loaded
-
+- what the host sends lies in the host's own memory, which wasmtime copies and never frees
+- every length is compared with its limit before a byte behind it is read
+- the types are the function's own, read when the component is loaded
 A value is four words of 64 bits: its kind, then a number, or a length and an address, and so on. A
 record's field is its name's length and address before those.
 """
@@ -30,12 +28,13 @@ from .words import (
     NOWHERE,
     Codec,
     Kept,
+    Names,
     Words,
     address_of,
     bytes_at,
     copied,
+    lift_text,
     new_block,
-    text_at,
     words_at,
 )
 
@@ -44,21 +43,13 @@ CHECKED_VERSION = "50.0.1"
 VALUE, FIELD = 4, 6
 """Words of a value and of a record's field."""
 _STRIDE = 8 * VALUE
-_KIND = {
+KIND = {
     name.removeprefix("WASMTIME_COMPONENT_").lower(): getattr(ffi, name).value
     for name in dir(ffi)
     if name.startswith("WASMTIME_COMPONENT_") and hasattr(getattr(ffi, name), "value")
 }
-_STRING_KIND, _LIST = _KIND["string"], _KIND["list"]
-_EMPTY_BYTE = bytes([_KIND["u8"]]) + bytes(_STRIDE - 1)
-
-
-def fits() -> bool:
-    """Whether wasmtime's structs are laid out as those that this file was written for."""
-    value, field = ffi.wasmtime_component_val_t, ffi.wasmtime_component_valrecord_entry_t
-    layout = (ctypes.sizeof(value), value.of.offset, ctypes.sizeof(field), field.val.offset)
-    kinds = [_KIND.get(name) for name in ("u8", "string", "list", "record", "result")]
-    return (layout, kinds) == ((32, 8, 48, 16), [2, 12, 13, 14, 19])
+_STRING_KIND, _LIST = KIND["string"], KIND["list"]
+_EMPTY_BYTE = bytes([KIND["u8"]]) + bytes(_STRIDE - 1)
 
 
 def _lower_string(value: str, words: Words, at: int, kept: Kept) -> None:
@@ -69,14 +60,7 @@ def _lower_string(value: str, words: Words, at: int, kept: Kept) -> None:
     words[at + 2] = address_of(data)
 
 
-def _lift_string(words: Words, at: int, limit: int) -> str:
-    size = words[at + 1]
-    if size > limit:
-        raise TooLarge(size)
-    return text_at(words[at + 2], size, None) if size else ""
-
-
-_STRING = Codec(_lower_string, _lift_string)
+_STRING = Codec(_lower_string, lift_text)
 
 
 def _lower_binary(value: bytes, words: Words, at: int, kept: Kept) -> None:
@@ -99,7 +83,7 @@ def _lift_binary(words: Words, at: int, limit: int) -> bytes:
 
 
 def _scalar(name: str, to_word: Callable[[Any], int], of_word: Callable[[int], Any]) -> Codec:
-    kind = _KIND[name]
+    kind = KIND[name]
 
     def lower(value: Any, words: Words, at: int, kept: Kept) -> None:
         words[at], words[at + 1] = kind, to_word(value)
@@ -109,7 +93,7 @@ def _scalar(name: str, to_word: Callable[[Any], int], of_word: Callable[[int], A
 
 def _integer(name: str) -> Codec:
     low, high = INTEGERS[name]
-    kind, mask, sign = _KIND[name], high - low, -low
+    kind, mask, sign = KIND[name], high - low, -low
 
     def lower(value: int, words: Words, at: int, kept: Kept) -> None:
         if not low <= value <= high:
@@ -160,20 +144,16 @@ def codec_of(kind: WitType) -> Codec:
         case c.Option(some):
             return _option(codec_of(some))
         case c.Result(ok, err):
-            return _result(_either(ok), _either(err))
+            return _result(codec_of(ok) if ok else None, codec_of(err) if err else None)
         case c.Variant(cases):
-            return _variant({name: _either(of) for name, of in cases})
-
-
-def _either(kind: WitType | None) -> Codec | None:
-    return None if kind is None else codec_of(kind)
+            return _variant({name: codec_of(of) if of else None for name, of in cases})
 
 
 def _lower_all(
     name: str, value: Collection[Any], of: Iterable[Codec], words: Words, at: int, kept: Kept
 ) -> None:
     block, address = new_block(VALUE * len(value), kept)
-    words[at], words[at + 1], words[at + 2] = _KIND[name], len(value), address
+    words[at], words[at + 1], words[at + 2] = KIND[name], len(value), address
     for index, (item, codec) in enumerate(zip(value, of, strict=name == "tuple")):
         codec.lower(item, block, VALUE * index, kept)
 
@@ -205,25 +185,8 @@ def _tuple(elements: list[Codec]) -> Codec:
     return Codec(lower, lift)
 
 
-class _Names:
-    """The names of a type, written once: length and address of each."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._data = {name: name.encode() for name in names}
-        self.words = {name: (len(data), address_of(data)) for name, data in self._data.items()}
-        self._longest = max(map(len, self._data.values()))
-
-    def write(self, name: str, words: Words, at: int) -> None:
-        if name not in self.words:
-            raise ValueError(f"{name!r} is none of {', '.join(self.words)}")
-        words[at], words[at + 1] = self.words[name]
-
-    def read(self, words: Words, at: int) -> str:
-        return _lift_string(words, at - 1, self._longest)
-
-
 def _record(fields: list[tuple[str, Codec]]) -> Codec:
-    names, size = _Names(name for name, _ in fields), len(fields)
+    names, size = Names(name for name, _ in fields), len(fields)
     template, places = array("Q", bytes(8 * FIELD * size)), range(2, FIELD * size, FIELD)
     texts, others, lifts = list[tuple[str, int]](), [], []
     for at, (name, codec) in zip(places, fields, strict=True):
@@ -240,7 +203,7 @@ def _record(fields: list[tuple[str, Codec]]) -> Codec:
     def lower(value: Mapping[str, Any], words: Words, at: int, kept: Kept) -> None:
         block = template[:]
         kept += (block, names)
-        words[at], words[at + 1], words[at + 2] = _KIND["record"], size, block.buffer_info()[0]
+        words[at], words[at + 1], words[at + 2] = KIND["record"], size, block.buffer_info()[0]
         for name, place in texts:
             if (text := value[name]) != "":  # most texts of a call are empty
                 kept.append(data := str.encode(text))
@@ -257,21 +220,21 @@ def _record(fields: list[tuple[str, Codec]]) -> Codec:
 
 
 def _enum(names: Sequence[str]) -> Codec:
-    known = _Names(names)
+    known = Names(names)
 
     def lower(value: str, words: Words, at: int, kept: Kept) -> None:
-        words[at] = _KIND["enum"]
+        words[at] = KIND["enum"]
         known.write(value, words, at + 1)
 
     return Codec(lower, lambda words, at, limit: known.read(words, at + 1))
 
 
 def _flags(names: Sequence[str]) -> Codec:
-    known = _Names(names)
+    known = Names(names)
 
     def lower(value: Collection[str], words: Words, at: int, kept: Kept) -> None:
         block, address = new_block(2 * len(value), kept)
-        words[at], words[at + 1], words[at + 2] = _KIND["flags"], len(value), address
+        words[at], words[at + 1], words[at + 2] = KIND["flags"], len(value), address
         for index, name in enumerate(value):
             known.write(name, block, 2 * index)
 
@@ -299,7 +262,7 @@ _value_at = words_at(VALUE)
 
 def _option(some: Codec) -> Codec:
     def lower(value: Some | None, words: Words, at: int, kept: Kept) -> None:
-        words[at], words[at + 1] = _KIND["option"], 0
+        words[at], words[at + 1] = KIND["option"], 0
         if value is not None:
             _lower_boxed(some, value.value, words, at + 1, kept)
 
@@ -312,7 +275,7 @@ def _option(some: Codec) -> Codec:
 def _result(ok: Codec | None, err: Codec | None) -> Codec:
     def lower(value: Ok | Failed, words: Words, at: int, kept: Kept) -> None:
         good = isinstance(value, Ok)
-        words[at], words[at + 1] = _KIND["result"], good
+        words[at], words[at + 1] = KIND["result"], good
         _lower_boxed(ok if good else err, value.value, words, at + 2, kept)
 
     def lift(words: Words, at: int, limit: int) -> Ok | Failed:
@@ -323,10 +286,10 @@ def _result(ok: Codec | None, err: Codec | None) -> Codec:
 
 
 def _variant(cases: Mapping[str, Codec | None]) -> Codec:
-    names = _Names(cases)
+    names = Names(cases)
 
     def lower(value: Case, words: Words, at: int, kept: Kept) -> None:
-        words[at] = _KIND["variant"]
+        words[at] = KIND["variant"]
         names.write(value.name, words, at + 1)
         _lower_boxed(cases[value.name], value.value, words, at + 3, kept)
 

@@ -203,6 +203,7 @@ class Pool:
         self.closed = True
         if self._look_again is not None:
             self._look_again.cancel()
+            self._look_again = None
         while self._waiting:
             self._refuse(self._is_closed())
         tasks = list(self._tasks)

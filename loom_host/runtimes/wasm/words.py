@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+from .values import TooLarge
 
 Words = Any
 """An array of 64-bit words, of the host or copied from wasmtime's memory."""
@@ -23,7 +25,7 @@ class Codec(NamedTuple):
 
 
 bytes_at = ctypes.string_at
-text_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_char_p)(
+_text_at = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_char_p)(
     ("PyUnicode_DecodeUTF8", ctypes.pythonapi)
 )
 """(address, bytes, None) to text. Raises UnicodeDecodeError."""
@@ -52,3 +54,30 @@ def words_at(size: int) -> Callable[[int], Words]:
 def copied(address: int, size: int) -> Words:
     """`size` words, where the number is known only when they are there."""
     return array("Q", bytes_at(address, 8 * size) if size else b"")
+
+
+def lift_text(words: Words, at: int, limit: int) -> str:
+    """The text whose length and address follow the word at `at`. Raises TooLarge."""
+    size = words[at + 1]
+    if size > limit:
+        raise TooLarge(size)
+    return _text_at(words[at + 2], size, None) if size else ""
+
+
+class Names:
+    """The names of a type, written once: length and address of each."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._data = {name: name.encode() for name in names}
+        self._words = {name: (len(data), address_of(data)) for name, data in self._data.items()}
+        self._longest = max(map(len, self._data.values()))
+
+    def write(self, name: str, words: Words, at: int) -> None:
+        """Raises ValueError where it is none of them."""
+        if name not in self._words:
+            raise ValueError(f"{name!r} is none of {', '.join(self._words)}")
+        words[at], words[at + 1] = self._words[name]
+
+    def read(self, words: Words, at: int) -> str:
+        """Raises TooLarge for what is longer than any."""
+        return lift_text(words, at - 1, self._longest)

@@ -6,6 +6,7 @@ Importable only in a guest, where the bindings of `plugin.wit` exist. The host's
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import linecache
@@ -187,7 +188,12 @@ def bind(kind: type[Plugin]) -> type[Guest]:
         )
     _keep_sources()
     driver = Driver(kind.__new__(kind), Identity(""), HostPort())
-    return type("Plugin", (Guest,), {"kind": kind, "driver": driver})
+    made = type("Plugin", (Guest,), {"kind": kind, "driver": driver})
+    # Instances share the snapshot's pages until they write there, and a collection writes to
+    # every object that it looks at.
+    gc.collect()
+    gc.freeze()
+    return made
 
 
 def _keep_sources() -> None:
