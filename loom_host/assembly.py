@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,40 @@ def _known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
 
 
 def _check_names(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
+    for agent, bound in settings.agents.items():
+        if bound.plugin and bound.plugin not in settings.plugins:
+            hint = _hint(bound.plugin, settings.plugins)
+            raise ConfigError(f"[agents.{agent}] plugin = {bound.plugin!r} has no table; {hint}")
     named = [(f"[providers] {k}", v) for k, v in settings.providers.items()]
     named += [(f"[roles] {k}", v) for k, v in settings.roles.items()]
     for where, names in named:
         for name in names:
             if name not in settings.plugins:
-                near = get_close_matches(name, settings.plugins, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"add [plugins.{name}]"
+                hint = _hint(name, settings.plugins)
                 raise ConfigError(f"{where}: {name!r} has no table; {hint}")
             _known(name, manifests)
+    _check_capabilities(settings, manifests)
+
+
+def _hint(name: str, tables: Collection[str]) -> str:
+    near = get_close_matches(name, tables, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"add [plugins.{name}]"
+
+
+def _check_capabilities(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
+    """A misspelt key of [providers] would change nothing, silently.
+
+    Not told: the host's own, and what a component in the list may yet offer by its types.
+    """
+    tables = [manifests[name] for name in settings.plugins]
+    offers = {spec.name for manifest in tables for spec in manifest.capabilities}
+    for capability, names in settings.providers.items():
+        unsure = any(n in manifests and manifests[n].offers_by_types for n in names)
+        if capability in offers or capability.startswith("loom.") or unsure:
+            continue
+        near = get_close_matches(capability, offers, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`loom plugin list` has the names"
+        raise ConfigError(f"[providers] {capability!r}: no plugin with a table offers it; {hint}")
 
 
 def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHandle:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -130,7 +131,7 @@ class Broker:
         if not done:
             late = f"{request.capability} did not end within {request.timeout_ms} ms"
             raise DeadlineExceeded(f"{late}: the call joined by id {request.id!r} goes on")
-        return kept.future.result()
+        return deepcopy(kept.future.result())
 
     async def _first(self, key: tuple[str, str], request: Request) -> Result:
         asked = (request.capability, request.arguments, request.payload)
@@ -143,7 +144,7 @@ class Broker:
             kept.future.set_exception(failure)
             kept.future.exception()  # nobody may be waiting
             raise
-        kept.future.set_result(result)
+        kept.future.set_result(deepcopy(result))  # each caller may change what it gets
         while len(self._kept) > KEPT_RESULTS:
             self._kept.popitem(last=False)
         return result

@@ -41,10 +41,7 @@ class ControlServer:
     async def start(self) -> None:
         """Raises PluginUnhealthy where another host already serves this socket."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if await _answers(self._path):
-            raise PluginUnhealthy(
-                f"a host already runs at {self._path}: stop it, or set host.runtime_dir"
-            )
+        await require_free(self._path.parent)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         old = os.umask(0o177)
@@ -188,6 +185,13 @@ async def _answers(path: Path) -> bool:
         return False
     writer.close()
     return True
+
+
+async def require_free(runtime_dir: Path) -> None:
+    """Raises PluginUnhealthy where a host serves the control socket of this folder."""
+    path = socket_path(runtime_dir)
+    if await _answers(path):
+        raise PluginUnhealthy(f"a host already runs at {path}: stop it, or set host.runtime_dir")
 
 
 async def ask(runtime_dir: Path, request: dict[str, Any]) -> AsyncIterator[Any]:

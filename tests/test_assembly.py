@@ -74,11 +74,43 @@ def test_roles_bind_plugins() -> None:
             r"add \[plugins.two\]",
         ),
         ({"plugins": {"one": {}}, "roles": {"wake": ["zzz"]}}, r"\[roles\] wake: 'zzz'"),
+        (
+            {"plugins": {"one": {}}, "providers": {"stt.transcrieb": ["one"]}},
+            r"\[providers\] 'stt.transcrieb': .*did you mean 'stt.transcribe'",
+        ),
+        (
+            {"plugins": {"one": {}}, "providers": {"zzz.y": []}},
+            r"\[providers\] 'zzz.y': .*`loom plugin list`",
+        ),
+        (
+            {"plugins": {"one": {}}, "agents": {"x": {"plugin": "onne"}}},
+            r"\[agents.x\] plugin = 'onne' .*did you mean 'one'",
+        ),
+        (
+            {"plugins": {"one": {}}, "agents": {"x": {"plugin": "zzz"}}},
+            r"\[agents.x\] plugin = 'zzz' .*add \[plugins.zzz\]",
+        ),
     ],
 )
 def test_an_unknown_name_is_told(tables: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         names(**tables)
+
+
+def test_names_that_nobody_can_know_before_the_start_are_let_be() -> None:
+    typed = replace(manifest("typed"), entry="typed.wasm")
+    tables: dict[str, Any] = {"plugins": {"one": {}, "typed": {}}}
+    tables["providers"] = {"adder.add": ["typed"], "loom.tools": ["one"]}
+    assert chosen(parse_settings(tables), {**FOUND, "typed": typed}) == ["one", "typed"]
+    tables["providers"] = {"adder.add": ["one"]}
+    with pytest.raises(ConfigError, match="'adder.add': no plugin with a table offers it"):
+        chosen(parse_settings(tables), {**FOUND, "typed": typed})
+
+
+def test_what_is_switched_off_may_be_named() -> None:
+    plugins = {"one": {"enabled": False}, "two": {}}
+    tables: dict[str, Any] = {"plugins": plugins, "agents": {"x": {"plugin": "one"}, "y": {}}}
+    assert names(**tables, providers={"stt.transcribe": ["one", "two"]}) == ["two"]
 
 
 def lab_settings(**table: Any) -> Any:

@@ -410,6 +410,14 @@ async def test_the_same_id_joins_the_running_call_and_then_keeps_its_result() ->
         assert (await rig.invoke("p.do")).output == 3
 
 
+async def test_whoever_gets_a_kept_result_may_change_it() -> None:
+    async with alone(answering({"list": [1]}), "once") as rig:
+        for _ in range(3):
+            result = await rig.invoke("p.do", id="1")
+            assert result.output == {"list": [1]}
+            result.output["list"].append(2)
+
+
 async def test_a_joining_call_waits_no_longer_than_its_own_deadline() -> None:
     go_on = asyncio.Event()
 

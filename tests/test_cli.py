@@ -143,8 +143,6 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
     ("words", "told"),
     [
         (("lab.greet",), '"name" is a required property'),
-        (("lab.greet", "name"), "write arguments as key=value"),
-        (("lab.greet", "{name"), "the arguments are not JSON"),
         (("lab.nothing",), "nobody offers 'lab.nothing'"),
         (("lab.greet", "name=x", "--payload", "/no/such/file"), "/no/such/file: No such file"),
         (("lab.nap", "seconds=5", "--timeout-ms", "30"), "did not end within"),
@@ -153,6 +151,20 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
 )
 def test_what_fails_is_told_on_stderr(loom: Loom, words: tuple[str, ...], told: str) -> None:
     assert loom("call", *words, code=1) == ""
+    assert loom.err.startswith("loom: ")
+    assert told in loom.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("call", "lab.greet", "name"), "write arguments as key=value"),
+        (("call", "lab.greet", "{name"), "the arguments are not JSON"),
+        (("publish", "anotes", "--metadata", "a"), "write it as key=value"),
+    ],
+)
+def test_malformed_arguments_are_wrong_usage(loom: Loom, words: tuple[str, ...], told: str) -> None:
+    assert loom(*words, code=2) == ""
     assert loom.err.startswith("loom: ")
     assert told in loom.err
 
@@ -236,9 +248,14 @@ def test_trace(loom: Loom) -> None:
     assert " ms" in text
 
 
-def test_a_second_host_is_refused(loom: Loom) -> None:
+def test_a_second_host_is_refused_before_any_plugin_starts(loom: Loom, tmp_path: Path) -> None:
+    runtime = f'runtime_dir = "{loom.config.parent / "run"}"'
+    second = write_config(tmp_path, sleeper(tmp_path))
+    second.write_text(second.read_text().replace('runtime_dir = "run"', runtime))
+    loom.config = second
     loom("run", code=1)
     assert "a host already runs at" in loom.err
+    assert not (tmp_path / "began").exists()
 
 
 def test_the_real_host_is_another_process(running: tuple[Path, int], loom: Loom) -> None:
@@ -281,6 +298,115 @@ def test_run_serves_until_it_is_stopped(alone: Loom) -> None:
     assert alone.err.endswith("stopping\n")
 
 
+SLEEPER = """
+import time
+from pathlib import Path
+from loom_sdk import Plugin
+
+class Sleeper(Plugin):
+    def start(self, ctx):
+        Path({began!r}).touch()
+        time.sleep(60)
+"""
+
+
+def sleeper(folder: Path) -> str:
+    """Settings of a plugin that touches `folder/began` and then is at its start for a minute."""
+    home = folder / "plugins" / "sleeper"
+    home.mkdir(parents=True)
+    (home / "sleeper.py").write_text(SLEEPER.format(began=str(folder / "began")))
+    head = 'id = "test/sleeper"\nversion = "1"\napi = "1"\ntype = "tool"\ntier = "native"\n'
+    head += 'entry = "sleeper:Sleeper"\ndescription = "Takes a minute to start."\n'
+    (home / "plugin.toml").write_text(f"[plugin]\n{head}")
+    return f"""
+[plugins.sleeper]
+trusted = true
+code = "{code_hash(home)}"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_is_stopped_at_once_while_its_plugins_start(tmp_path: Path, number: int) -> None:
+    config = write_config(tmp_path, sleeper(tmp_path))
+    paths = f'plugin_paths = ["{tmp_path / "plugins"}", '
+    config.write_text(config.read_text().replace("plugin_paths = [", paths))
+    code, told = interrupted(config, number, (tmp_path / "began").exists)
+    assert code == 130
+    assert told.endswith("stopping\nstopped before it was ready\n")
+    assert not socket_path(tmp_path / "run").exists()
+
+
+def interrupted(config: Path, number: int, condition: Any) -> tuple[int, str]:
+    """Exit code and standard error of a `loom run` that is signalled once the condition holds."""
+    command = [sys.executable, "-m", "loom_host.cli.entry", "-c", str(config), "run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(condition)
+            process.send_signal(number)
+            told = process.communicate(timeout=8)[1]
+        finally:
+            process.kill()
+    return process.returncode, told
+
+
+COMPILING = """
+import os, subprocess, sys, threading
+sleeping = "import os, subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+inner = "import time; time.sleep(60)"
+threads = [threading.Thread(target=subprocess.run, args=([sys.executable, "-c", code],))
+           for code in (inner, sleeping.format(inner=inner))]
+for thread in threads:
+    thread.start()
+import asyncio
+from loom_host.cli import offspring
+while len(list(offspring._below(os.getpid()))) < 3:
+    pass
+asyncio.run(offspring.end_children())
+for thread in threads:
+    thread.join()
+print(list(offspring._below(os.getpid())))
+"""
+
+
+def test_compilers_and_what_they_started_end_with_an_interrupted_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILING], capture_output=True, text=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("module", ["loom_host.cli.main", "loom_host.host", "loom_host.control"])
+def test_an_interruption_while_the_command_imports_shows_no_traceback(module: str) -> None:
+    code = f"""
+import signal, sys
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupter())
+from loom_host.cli.entry import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_events_tells_when_the_host_ends(tmp_path: Path, alone: Loom) -> None:
+    async def follow() -> int:
+        async with Host(load_settings(alone.config)) as host:
+            server = ControlServer(host)
+            await server.start()
+            words = argparse.Namespace(config=alone.config, pattern="anotes", count=1, json=False)
+            following = asyncio.create_task(calls.run_events(words))
+            while not any(row["name"] == "cli" for row in host.bus.stats()["subscriptions"]):
+                await asyncio.sleep(0.01)
+            await server.aclose()
+            return await following
+
+    assert asyncio.run(follow()) == 1
+    assert alone.capsys.readouterr().err.endswith("loom: the host ended: no more events come\n")
+
+
 def test_run_without_a_control_socket_ends_by_signal(tmp_path: Path, alone: Loom) -> None:
     text = alone.config.read_text().replace("[host]", "[host]\ncontrol = false")
     alone.config.write_text(text)
@@ -306,7 +432,14 @@ def test_a_host_that_dies_before_it_answers_is_told(alone: Loom) -> None:
 # -- usage and settings
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["call"], ["plugin"], ["models", "fly"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["fly"], ["call"], ["plugin"], ["models", "fly"],
+        ["events", "--count", "-1"], ["events", "--count=-1"], ["events", "--count", "x"],
+        ["demo", "--text", ""], ["demo", "--text", " "], ["demo", "--text", "a", "--wav", "a.wav"],
+    ],
+)  # fmt: skip
 def test_wrong_usage_is_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
@@ -440,6 +573,18 @@ def test_plugin_build_needs_the_wasm_tier(alone: Loom, tmp_path: Path) -> None:
 def test_demo_of_a_missing_file_is_told(alone: Loom) -> None:
     alone("demo", "--wav", "/no/such.wav", code=1)
     assert "/no/such.wav: no such file" in alone.err
+
+
+def test_demo_refuses_a_place_for_its_answer_before_the_host_starts(
+    alone: Loom, tmp_path: Path
+) -> None:
+    missing = tmp_path / "no" / "where"
+    alone("demo", "--text", "a", "--out", str(missing / "a.wav"), code=2)
+    assert f"there is no folder {missing}; make it with `mkdir -p {missing}`" in alone.err
+    assert "starting the host" not in alone.err
+    alone("demo", "--text", "a", "--out", str(tmp_path), code=2)
+    assert f"--out {tmp_path}: a folder" in alone.err
+    assert "starting the host" not in alone.err
 
 
 def test_demo_of_a_recording(alone: Loom, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def room_tone(seconds: float) -> Sound:
     [
         ("piper_joe_12x9_44100_stereo.wav", "108"),
         ("piper_joe_45plus17_8000_noisy.wav", "62"),
-        ("espeak_us_f5_100by8_noisy.wav", "12.5"),
+        pytest.param("espeak_us_f5_100by8_noisy.wav", "12.5", marks=pytest.mark.soak),
     ],
 )
 def test_recordings_of_any_rate_and_voice_are_answered(
@@ -121,7 +121,14 @@ def twice(path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [float_cut_off, wide_with_a_lie, quiet_after_silence, twice])
+@pytest.mark.parametrize(
+    "make",
+    [
+        quiet_after_silence,
+        twice,
+        *(pytest.param(make, marks=pytest.mark.soak) for make in (float_cut_off, wide_with_a_lie)),
+    ],
+)
 def test_odd_files_are_answered(make: Any, tmp_path: Path) -> None:
     answered(make(tmp_path / "odd.wav"), tmp_path, "108")
 

@@ -202,7 +202,7 @@ async def test_kill_of_the_host_leaves_nothing_alive_and_the_next_start_cleans(
     await _next_start_is_clean(bench)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("phase", "delay"), _moments(25)[5:])
 async def test_kill_at_twenty_moments(
     phase: str, delay: float, bench: Bench, victim: list[Any]

@@ -23,6 +23,8 @@ from .support import ROOT
 
 POLYGLOT = Path(__file__).parent / "polyglot"
 LANGUAGES = {"c": "main.c", "zig": "main.zig", "js": "main.js", "python": "poly_plugin:Poly"}
+MARKS = {"zig": pytest.mark.soak, "js": pytest.mark.soak, "python": pytest.mark.slow}
+"""Those compilers take minutes from nothing; their guests are built and run by `make soak`."""
 ALLOW = {
     "provide": ["poly.*"],
     "subscribe": ["room.*"],
@@ -44,9 +46,7 @@ def _js_missing() -> str:
 # Where nothing is built yet the others take a minute or more to build and compile.
 @pytest.fixture(
     scope="session",
-    params=[
-        name if name == "c" else pytest.param(name, marks=pytest.mark.slow) for name in LANGUAGES
-    ],
+    params=[pytest.param(name, marks=MARKS.get(name, ())) for name in LANGUAGES],
 )
 def language(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -253,7 +253,7 @@ def test_the_headers_and_the_wit_name_the_same_imports() -> None:
 
 @pytest.mark.parametrize(
     "ending",
-    ["c", pytest.param("zig", marks=pytest.mark.slow), pytest.param("js", marks=pytest.mark.slow)],
+    ["c", pytest.param("zig", marks=pytest.mark.soak), pytest.param("js", marks=pytest.mark.soak)],
 )
 async def test_the_templates_greet_and_the_documents_show_them(ending: str, tmp_path: Path) -> None:
     if ending == "js" and (why := _js_missing()):

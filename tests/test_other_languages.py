@@ -37,7 +37,16 @@ from .languages.rig import LANGUAGES, build, hosted, missing, served
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
+MINUTES = ("go",)
+"""From nothing its modules and compiler take three minutes: `make soak`."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.soak if name in MINUTES else ()) for name in LANGUAGES
+    ],
+)
 def language(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if why := missing(name) or build(name):

@@ -195,7 +195,7 @@ async def test_closing_a_pool_ends_its_calls(tmp_path: Path, isolation: str) -> 
                 await call
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [80, pytest.param(1000, marks=pytest.mark.soak)])
 async def test_many_ends_of_a_pool_leave_nothing_behind(
     tmp_path: Path, isolation: str, count: int
 ) -> None:

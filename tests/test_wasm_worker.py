@@ -362,8 +362,8 @@ def _held() -> tuple[int, int, set[str], int]:
     ("isolation", "count"),
     [
         ("process", 200),
-        pytest.param("process", 1000, marks=pytest.mark.slow),
-        pytest.param("thread", 1000, marks=pytest.mark.slow),
+        pytest.param("process", 1000, marks=pytest.mark.soak),
+        pytest.param("thread", 1000, marks=pytest.mark.soak),
     ],
 )
 async def test_many_ends_leave_nothing_behind(start: Starter, isolation: str, count: int) -> None:

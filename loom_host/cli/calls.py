@@ -11,9 +11,9 @@ from typing import Any
 
 from loom_host.control import socket_path
 from loom_host.host import Host
-from loom_sdk.errors import InvalidArguments, PluginUnhealthy
+from loom_sdk.errors import PluginUnhealthy
 
-from .common import add_json, ask_host, ask_once, print_json, settings_of
+from .common import WrongUsage, add_json, ask_host, ask_once, print_json, settings_of
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,9 +35,15 @@ def add_parser(subparsers: Any) -> None:
     publish.set_defaults(handler=run_publish)
     events = subparsers.add_parser("events", help="show events of the running host as they come")
     events.add_argument("pattern", nargs="?", default=">")
-    events.add_argument("--count", type=int, default=0, help="stop after so many")
+    events.add_argument("--count", type=_count, default=0, help="stop after so many; 0: never")
     add_json(events)
     events.set_defaults(handler=run_events)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 0 on")
+    return int(text)
 
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
         try:
             data = json.loads(words[0])
         except ValueError as error:
-            raise InvalidArguments(f"the arguments are not JSON: {error}") from error
+            raise WrongUsage(f"the arguments are not JSON: {error}") from error
         return dict(data)
     return dict(_pair(word) for word in words)
 
@@ -55,13 +61,13 @@ def parse_pair(word: str) -> tuple[str, str]:
     """`key=value` as it stands, for metadata, whose values are texts."""
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise InvalidArguments(f"{word!r}: write it as key=value")
+        raise WrongUsage(f"{word!r}: write it as key=value")
     return key, value
 
 
 def _pair(word: str) -> tuple[str, Any]:
     if not word.partition("=")[1] or word.startswith("="):
-        raise InvalidArguments(f"{word!r}: write arguments as key=value or as one JSON object")
+        raise WrongUsage(f"{word!r}: write arguments as key=value or as one JSON object")
     key, value = parse_pair(word)
     try:
         return key, json.loads(value)
@@ -139,6 +145,7 @@ async def run_publish(arguments: argparse.Namespace) -> int:
 
 
 async def run_events(arguments: argparse.Namespace) -> int:
+    """0 after as many as were asked for; 1 where the host ended first."""
     seen = 0
     async for row in ask_host(arguments, {"op": "events", "pattern": arguments.pattern}):
         if arguments.json:
@@ -149,5 +156,6 @@ async def run_events(arguments: argparse.Namespace) -> int:
             print(f"{what}  {row['payload_bytes']} B  {extra}", flush=True)
         seen += 1
         if seen == arguments.count:
-            break
-    return 0
+            return 0
+    print("loom: the host ended: no more events come", file=sys.stderr)
+    return 1

@@ -10,9 +10,13 @@ from typing import Any
 
 from loom_host.config import Settings, load_settings, merge
 from loom_host.control import ask
-from loom_sdk.errors import PluginCrashed
+from loom_sdk.errors import InvalidArguments, PluginCrashed
 
 DEFAULT_PROFILE = {"extends": "voice"}
+
+
+class WrongUsage(InvalidArguments):
+    """The command line itself is wrong: told as usage is, with exit code 2."""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from loom_host.host import Host
 from loom_host.turn import Turn, ask_text, settle, speak_file
 from loom_sdk.errors import ActionFailed
 
-from .common import add_json, print_json, print_table, settings_of, size
+from .common import WrongUsage, add_json, print_json, print_table, settings_of, size
 
 QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
 WARM_TIMEOUT_S = 120.0
@@ -23,10 +23,12 @@ SHOWN = ("id", "tier", "state", "calls", "peak_memory", "restarts")
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("demo", help="answer a recorded question, spoken")
-    parser.add_argument("--wav", metavar="FILE", help="any recording; default a shipped one")
+    question = parser.add_mutually_exclusive_group()
+    question.add_argument("--wav", metavar="FILE", help="any recording; default a shipped one")
     parser.add_argument("--out", metavar="FILE", default="answer.wav", help="the spoken answer")
-    parser.add_argument(
+    question.add_argument(
         "--text",
+        type=_question,
         nargs="?",
         const="What is 12 times 9?",
         metavar="QUESTION",
@@ -42,8 +44,15 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(handler=run)
 
 
+def _question(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("empty: write a question, or leave --text out")
+    return text
+
+
 async def run(arguments: argparse.Namespace) -> int:
     wav = _recording(arguments)
+    _check_out(Path(arguments.out))
     sink = {"sink": "wav", "sink_path": _absolute(arguments.out)}
     overrides = {"plugins": {"audio-io": {"config": sink}}}
     settings = settings_of(arguments.config, overrides)
@@ -87,6 +96,15 @@ def _recording(arguments: argparse.Namespace) -> Path:
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         raise ActionFailed(f"{wav}: not a WAV file; {CONVERT}", code="AUDIO_FILE_INVALID")
     return wav
+
+
+def _check_out(out: Path) -> None:
+    """Told before any model is loaded, where an answer could not be written."""
+    if not out.parent.is_dir():
+        fix = f"make it with `mkdir -p {out.parent}`"
+        raise WrongUsage(f"--out {out}: there is no folder {out.parent}; {fix}")
+    if out.is_dir():
+        raise WrongUsage(f"--out {out}: a folder; name a file in it, such as {out / 'answer.wav'}")
 
 
 def _absolute(path: str) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from loom_sdk.errors import LoomError
 
 from . import calls, check, demo, models, plugin, run, show
+from .common import WrongUsage
+from .entry import EXIT_INTERRUPTED
 
 GROUPS = (demo, run, check, show, calls, models, plugin)
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR, EXIT_USAGE = 1, 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if inspect.iscoroutine(answer):
             answer = asyncio.run(answer)
         return int(answer or 0)
+    except WrongUsage as error:
+        print(f"loom: {error.message}", file=sys.stderr)
+        return EXIT_USAGE
     except LoomError as error:
         print(f"loom: {error.message}", file=sys.stderr)
         return EXIT_ERROR

@@ -9,10 +9,12 @@ import signal
 import sys
 from typing import Any
 
-from loom_host.control import ControlServer
+from loom_host.control import ControlServer, require_free
 from loom_host.host import Host
 
 from .common import settings_of
+from .entry import EXIT_INTERRUPTED
+from .offspring import end_children
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,19 +24,26 @@ def add_parser(subparsers: Any) -> None:
 
 
 async def run(arguments: argparse.Namespace) -> int:
+    """0 where it was stopped while it served, 130 where that was before it was ready."""
     overrides: dict[str, Any] = {}
     if arguments.mic:
         devices = {"source": "microphone", "sink": "speaker", "autostart": True}
         overrides = {"plugins": {"audio-io": {"config": devices}}}
-    host = Host(settings_of(arguments.config, overrides))
+    settings = settings_of(arguments.config, overrides)
+    if settings.host.control:
+        await require_free(settings.host.runtime_dir)
+    host = Host(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if not await _started(host, stop):
+        print("stopped before it was ready", file=sys.stderr)
+        return EXIT_INTERRUPTED
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(host)
+        stack.push_async_exit(host)
         waiting = [asyncio.create_task(stop.wait())]
-        if host.settings.host.control:
+        if settings.host.control:
             control = ControlServer(host)
             await control.start()
             stack.push_async_callback(control.aclose)
@@ -45,6 +54,25 @@ async def run(arguments: argparse.Namespace) -> int:
             task.cancel()
         print("stopping", file=sys.stderr)
     return 0
+
+
+async def _started(host: Host, stop: asyncio.Event) -> bool:
+    """Whether the host was entered before `stop`; else it is closed and so is what it builds."""
+    starting = asyncio.create_task(host.__aenter__())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            print("stopping", file=sys.stderr)
+            starting.cancel()
+            await asyncio.wait({starting})
+        if starting.cancelled():
+            await end_children()
+            return False
+        await starting  # raises why the host did not start
+        return True
+    finally:
+        stopping.cancel()
 
 
 def _greet(host: Host) -> None:
