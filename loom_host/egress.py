@@ -13,6 +13,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loom_sdk.context import HttpResponse
@@ -136,7 +137,7 @@ class Egress:
             return
         by_method = any(grants.permits("network", f"{method} {where}") for method in METHODS)
         wanted = f"{sending.method} {where}" if by_method else where
-        self._audit.refuse(grants.plugin, "network", wanted)
+        self._audit.refuse(grants, "network", wanted)
 
     async def _hop(self, grants: Grants, sending: Sending) -> HttpResponse | Sending:
         """An answer, or the request that a redirect asks for."""
@@ -184,7 +185,8 @@ class Egress:
         allowed = [address for address in found if _may_reach(grants, sending, address)]
         if not allowed:
             shown = url.origin if is_literal(url.host) else f"{url.host} ({found[0]})"
-            self._audit.refuse(grants.plugin, "network", shown)
+            rule = replace(url, host=str(found[0])).origin
+            self._audit.refuse(grants, "network", shown, rule)
         return allowed[:MAX_ADDRESSES]
 
     async def aclose(self) -> None:

@@ -5,6 +5,9 @@ A permission is written `kind:value`, such as `publish:notes` or `network:https:
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,8 +24,7 @@ KINDS = (
     "subscribe", "publish", "provide", "invoke", "network", "filesystem", "env", "secrets",
     "devices", "storage",
 )  # fmt: skip
-SENSITIVE_TOPICS = (">", "audio.>", "utterance", "transcript", "query", "loom.dead_letter")
-"""Hearing these is hearing the room; `loom check` marks them."""
+log = logging.getLogger("loom.audit")
 
 Allow = Mapping[str, tuple[str, ...]]
 
@@ -32,7 +34,11 @@ class Grants:
     """The permissions that one plugin really has."""
 
     plugin: str
-    allowed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    allowed: Allow = field(default_factory=dict)
+    asked: Allow = field(default_factory=dict)
+    """What the manifest asks for."""
+    written: Allow = field(default_factory=dict)
+    """What the operator wrote, as it was merged."""
 
     def permits(self, kind: str, value: str) -> bool:
         return any(_fits(kind, pattern, value) for pattern in self.allowed.get(kind, ()))
@@ -63,13 +69,17 @@ def asked_for(manifest: Manifest) -> dict[str, tuple[str, ...]]:
 def grant(name: str, manifest: Manifest, allow: Allow) -> Grants:
     """What is asked for and allowed. A wider ask is narrowed to what the operator wrote."""
     granted: dict[str, tuple[str, ...]] = {}
-    for kind, wanted in asked_for(manifest).items():
-        patterns = allow.get(kind, ())
-        both = [ask for ask in wanted if any(_fits(kind, p, ask) for p in patterns)]
-        both += [p for p in patterns if p not in both and any(_narrows(kind, p, a) for a in wanted)]
-        if both:
-            granted[kind] = tuple(both)
-    return Grants(name, granted)
+    asked = asked_for(manifest)
+    for kind, wanted in asked.items():
+        if both := _both(kind, wanted, allow.get(kind, ())):
+            granted[kind] = both
+    return Grants(name, granted, asked, allow)
+
+
+def _both(kind: str, wanted: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    both = [ask for ask in wanted if any(_fits(kind, p, ask) for p in patterns)]
+    both += [p for p in patterns if p not in both and any(_narrows(kind, p, a) for a in wanted)]
+    return tuple(both)
 
 
 def missing(manifest: Manifest, grants: Grants) -> list[tuple[str, str]]:
@@ -85,9 +95,35 @@ def missing(manifest: Manifest, grants: Grants) -> list[tuple[str, str]]:
     ]
 
 
-def line_to_allow(plugin: str, kind: str, value: str) -> str:
-    """The line of `loom.toml` that would allow it."""
-    return f'[plugins.{plugin}.allow] {kind} = ["{value}"]'
+def line_to_allow(grants: Grants, kind: str, value: str) -> str:
+    """The lines of `loom.toml` that would allow it: the plugin's table with the whole of `allow`.
+
+    All of it, because lists replace those of the profile and a table is defined only once. A
+    comment follows where the manifest does not ask for it.
+    """
+    old = grants.written.get(kind, ())
+    lists = {**grants.written, kind: old if value in old else (*old, value)}
+    pairs = (f"{k} = [{', '.join(map(_quoted, values))}]" for k, values in lists.items())
+    name = grants.plugin if _BARE.fullmatch(grants.plugin) else _quoted(grants.plugin)
+    line = f"[plugins.{name}]\nallow = {{ {', '.join(pairs)} }}"
+    would = _both(kind, grants.asked.get(kind, ()), lists[kind])
+    if any(_fits(kind, pattern, value) for pattern in would):
+        return line
+    ask = _ASK.get(kind, f"[permissions] {kind}")
+    return f"{line}\n# and {name}'s plugin.toml must ask for it, under {ask}"
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_ASK = {
+    "subscribe": "[[events.subscribes]] topic",
+    "publish": "[events] publishes",
+    "provide": "[[capability]] name",
+}
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML: JSON's, where DEL is escaped, too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _fits(kind: str, pattern: str, value: str) -> bool:
@@ -119,7 +155,7 @@ class Refusal:
     kind: str
     value: str
     line: str
-    """What to add to `loom.toml`."""
+    """What `loom.toml` should say, see `line_to_allow`."""
 
 
 class Audit:
@@ -129,6 +165,7 @@ class Audit:
         self.refusals: deque[Refusal] = deque(maxlen=keep)
         self.denied: dict[str, int] = {}
         self.used: dict[tuple[str, str, str], int] = {}
+        self._logged: set[tuple[str, str, str]] = set()
         self.redact: Callable[[str], str] = str
         """Takes known secrets out of what is kept and told."""
 
@@ -139,18 +176,33 @@ class Audit:
             if key in self.used or len(self.used) < 10_000:
                 self.used[key] = self.used.get(key, 0) + 1
             return
-        self.refuse(grants.plugin, kind, value)
+        self.refuse(grants, kind, value)
 
-    def refuse(self, plugin: str, kind: str, value: str) -> None:
-        value = self.redact(value)
-        line = line_to_allow(plugin, kind, value)
+    def refuse(
+        self, grants: Grants, kind: str, value: str, rule: str = "", level: int = logging.WARNING
+    ) -> None:
+        """Keep it, log it at `level` the first time, raise PermissionDenied.
+
+        Args:
+            rule: what would allow it, where that is not `value`.
+        """
+        plugin, value = grants.plugin, self.redact(value)
+        line = line_to_allow(grants, kind, self.redact(rule) or value)
+        self._log(level, plugin, kind, value)
         self.refusals.append(Refusal(time.time(), plugin, kind, value, line))
         self.denied[plugin] = self.denied.get(plugin, 0) + 1
         raise PermissionDenied(
-            f"{plugin} may not {_VERBS[kind]} {value!r}; to allow it add to loom.toml: {line}",
+            f"{plugin} may not {_VERBS[kind]} {value!r}; to allow it add to loom.toml, in place of "
+            f"the allow that is there:\n{line}",
             plugin_id=plugin,
             permission=f"{kind}:{value}",
         )
+
+    def _log(self, level: int, plugin: str, kind: str, value: str) -> None:
+        key = (plugin, kind, value)
+        if key not in self._logged and len(self._logged) < 1_000:
+            self._logged.add(key)
+            log.log(level, "%s may not %s %r; see loom why-denied", plugin, _VERBS[kind], value)
 
 
 _VERBS = {
@@ -167,22 +219,38 @@ _VERBS = {
 }
 
 
-def reach(manifest: Manifest, grants: Grants, tier: str = "") -> list[str]:
-    """What the plugin can do, in words: `can hear: microphone`. `tier`: where it really runs."""
-    words = []
-    if any(grants.permits("subscribe", t) for t in ("audio.mic", "audio.gated", "utterance")):
-        words.append("can hear: microphone")
-    if any(grants.permits("subscribe", t) for t in ("transcript", "query")):
-        words.append("can read: what was said")
+def reach(
+    manifest: Manifest, grants: Grants, tier: str = "", through: Iterable[Grants] = ()
+) -> list[str]:
+    """What the plugin can do, in words: `can hear: microphone`.
+
+    Args:
+        tier: where it really runs.
+        through: the grants of all plugins that it can invoke, also by way of others.
+    """
+    words = [text for text, topics in _HEARD if any(grants.permits("subscribe", t) for t in topics)]
     for kind, text in _REACH:
         values = grants.allowed.get(kind, ())
         if values:
-            words.append(f"{text}: {', '.join(values)}")
+            words.append(f"{text}: {_listed(kind, values)}")
+    for other in through:
+        if servers := other.allowed.get("network", ()):
+            words.append(f"can send to: {_listed('network', servers)}, through {other.plugin}")
     if isolation := _OPEN_TIERS.get(tier or manifest.tier):
         words.append(isolation)
     return words or ["nothing"]
 
 
+def _listed(kind: str, values: tuple[str, ...]) -> str:
+    text = ", ".join(values)
+    return text.replace("https://", "") if kind == "network" else text
+
+
+_HEARD = (
+    ("can hear: microphone", ("audio.mic", "audio.gated", "utterance")),
+    ("can read: what was said", ("transcript", "query")),
+    ("can read: events that were not delivered", ("loom.dead_letter",)),
+)
 _OPEN_TIERS = {
     "native": "runs in the host: nothing is isolated",
     "open": "runs as the host's user: network and files are not isolated",

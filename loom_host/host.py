@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loom_sdk import Event, Item, Result
-from loom_sdk.errors import ConfigError, LoomError, PluginLoadError
+from loom_sdk.errors import ConfigError, PermissionDenied, PluginLoadError
 
 from . import assembly
 from .broker import Broker
@@ -156,9 +156,9 @@ class Host:
         for kind, value in missing(handle.manifest, handle.grants):
             if kind in ("subscribe", "provide", "devices", "filesystem", "env"):
                 try:
-                    self.audit.refuse(handle.name, kind, value)
-                except LoomError as error:
-                    log.info("%s", error.message)
+                    self.audit.refuse(handle.grants, kind, value, level=logging.INFO)
+                except PermissionDenied:
+                    continue
 
     def _open_pump(self, handle: PluginHandle) -> None:
         agent = next((n for n, a in self.settings.agents.items() if a.plugin == handle.name), "")

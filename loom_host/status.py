@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from .grants import missing, reach
 from .handle import PluginHandle
 from .host import Host
 from .runtimes.base import PluginSpec
+from .supervisor import dependencies
 
 
 def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
@@ -74,15 +76,27 @@ def capability_rows(host: Host) -> list[dict[str, Any]]:
     ]
 
 
-def reach_row(handle: PluginHandle) -> dict[str, Any]:
-    """A plugin's reach in words, and what it asked for in vain."""
+def reach_row(handle: PluginHandle, handles: Sequence[PluginHandle] = ()) -> dict[str, Any]:
+    """A plugin's reach in words, also through others of `handles`; what it asked for in vain."""
+    others = {other.name: other.grants for other in handles}
+    through = [others[name] for name in _invoked(handle.name, dependencies(handles))]
     return {
         "name": handle.name,
         "id": handle.spec.id,
         "tier": handle.spec.tier,
-        "reach": reach(handle.manifest, handle.grants, _tier(handle)),
+        "reach": reach(handle.manifest, handle.grants, _tier(handle), through),
         "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
     }
+
+
+def _invoked(name: str, graph: Mapping[str, set[str]]) -> list[str]:
+    """The plugins that it can invoke, itself or by way of others; sorted."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        new = graph.get(waiting.pop(), set()) - seen
+        seen |= new
+        waiting += new
+    return sorted(seen - {name})
 
 
 def _tier(handle: PluginHandle) -> str:

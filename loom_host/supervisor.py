@@ -92,12 +92,13 @@ class Supervisor:
         graph = start_order(dependencies(handles))
         self._settled = {handle.name: asyncio.Event() for handle in handles}
         self._launch(eager, graph, later)
-        ready = asyncio.gather(*(self._settled[handle.name].wait() for handle in eager))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEAD_START_S):
-                await asyncio.shield(ready)
-        self._launch(background, graph, later)
-        await ready
+        ready = asyncio.create_task(self._all_settled(handle.name for handle in eager))
+        try:
+            await asyncio.wait({ready}, timeout=HEAD_START_S)
+            self._launch(background, graph, later)
+            await ready
+        finally:
+            ready.cancel()
 
     def _launch(
         self, handles: Iterable[PluginHandle], graph: Mapping[str, set[str]], later: set[str]
@@ -108,11 +109,14 @@ class Supervisor:
 
     async def settled(self) -> None:
         """Wait until every plugin has been ready or has failed once."""
-        await asyncio.gather(*(event.wait() for event in self._settled.values()))
+        await self._all_settled(self._settled)
+
+    async def _all_settled(self, names: Iterable[str]) -> None:
+        await asyncio.gather(*(self._settled[name].wait() for name in names))
 
     async def _live(self, handle: PluginHandle, needs: set[str]) -> None:
         """One plugin's whole life."""
-        await asyncio.gather(*(self._settled[name].wait() for name in needs))
+        await self._all_settled(needs)
         failures: list[float] = []
         while True:
             reason = await self._once(handle)

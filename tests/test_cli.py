@@ -227,7 +227,8 @@ def test_why_denied(loom: Loom) -> None:
     wait_for(lambda: loom.json("why-denied"))
     text = loom("why-denied")
     assert "lab: publish 'echo'" in text
-    assert 'to allow it: [plugins.lab.allow] publish = ["echo"]' in text
+    assert "to allow it, in place of the allow that is there:\n          [plugins.lab]\n" in text
+    assert 'publish = ["aecho", "echo"] }' in text
     rows = loom.json("why-denied")
     assert {"plugin", "kind", "value", "line", "time"} == set(rows[0])
 
@@ -332,7 +333,7 @@ def test_run_is_stopped_at_once_while_its_plugins_start(tmp_path: Path, number: 
     config.write_text(config.read_text().replace("plugin_paths = [", paths))
     code, told = interrupted(config, number, (tmp_path / "began").exists)
     assert code == 130
-    assert told.endswith("stopping\nstopped before it was ready\n")
+    assert told.endswith("stopping\nstopped before it was ready\n"), told
     assert not socket_path(tmp_path / "run").exists()
 
 
@@ -398,8 +399,9 @@ def test_events_tells_when_the_host_ends(tmp_path: Path, alone: Loom) -> None:
             await server.start()
             words = argparse.Namespace(config=alone.config, pattern="anotes", count=1, json=False)
             following = asyncio.create_task(calls.run_events(words))
-            while not any(row["name"] == "cli" for row in host.bus.stats()["subscriptions"]):
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                while "cli" not in str(host.bus.stats()["subscriptions"]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             await server.aclose()
             return await following
 

@@ -386,7 +386,7 @@ async def test_a_manifest_may_list_nothing_or_a_part(
             assert (offer.spec.effects, offer.spec.tool) == ("none", False)
             assert offer.spec.input_schema
         denied = [refusal.line for refusal in host.audit.refusals]
-        assert denied == ([] if provide else ['[plugins.calc.allow] provide = ["*"]'])
+        assert denied == ([] if provide else ['[plugins.calc]\nallow = { provide = ["*"] }'])
 
 
 def test_a_wrong_path_is_told(tmp_path: Path) -> None:

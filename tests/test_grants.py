@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from loom_host.config import load_settings
 from loom_host.grants import (
     KINDS,
     Audit,
@@ -107,12 +110,52 @@ def test_a_refusal_names_the_line_and_is_kept(kind: str) -> None:
     audit = Audit(keep=2)
     with pytest.raises(PermissionDenied) as caught:
         audit.check(Grants("p"), kind, "x")
-    line = line_to_allow("p", kind, "x")
-    assert line == f'[plugins.p.allow] {kind} = ["x"]'
+    line = line_to_allow(Grants("p"), kind, "x")
+    assert line.startswith(
+        f'[plugins.p]\nallow = {{ {kind} = ["x"] }}\n# and p\'s plugin.toml must'
+    )
+    assert tomllib.loads(line) == {"plugins": {"p": {"allow": {kind: ["x"]}}}}
     assert line in caught.value.message
     assert (caught.value.plugin_id, caught.value.permission) == ("p", f"{kind}:x")
     assert [(r.plugin, r.kind, r.value, r.line) for r in audit.refusals] == [("p", kind, "x", line)]
     assert audit.denied == {"p": 1}
+
+
+@pytest.mark.parametrize(
+    ("head", "own"),
+    [("", ""), ("", 'allow = { publish = ["notes.b"], invoke = ["llm.chat"] }'),
+     ('extends = "voice"\n', ""), ('extends = "voice"\n', 'allow = { storage = true }')],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["stt-whisper", "a plugin"])
+def test_the_pasted_lines_allow_it_and_keep_the_rest(
+    tmp_path: Path, head: str, own: str, name: str
+) -> None:
+    file = tmp_path / "loom.toml"
+    file.write_text(f'{head}[plugins."{name}"]\n{own}\n')
+    before = load_settings(file).plugins[name].allow
+    with pytest.raises(PermissionDenied) as caught:
+        Audit().check(grant(name, EVERYTHING, before), "publish", "notes.a")
+    file.write_text(head + caught.value.message.partition("there:\n")[2])
+    after = load_settings(file).plugins[name].allow
+    Audit().check(grant(name, EVERYTHING, after), "publish", "notes.a")
+    assert after == {**before, "publish": (*before.get("publish", ()), "notes.a")}
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb\x7f", "\U0001f600"])
+def test_any_value_is_printed_as_toml(value: str) -> None:
+    read = tomllib.loads(line_to_allow(Grants("p"), "secrets", value))
+    assert read["plugins"]["p"]["allow"] == {"secrets": [value]}
+
+
+def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    audit = Audit()
+    with caplog.at_level(logging.WARNING, logger="loom.audit"):
+        for value in ("x", "x", "y"):
+            with pytest.raises(PermissionDenied):
+                audit.check(Grants("p"), "publish", value)
+    assert [record.getMessage() for record in caplog.records if record.name == "loom.audit"] == [
+        f"p may not publish to {value!r}; see loom why-denied" for value in ("x", "y")
+    ]
 
 
 def test_the_audit_is_bounded_and_counts_what_was_allowed() -> None:
@@ -134,7 +177,13 @@ def test_texts_are_what_a_plugin_is_told() -> None:
 def test_reach_in_words() -> None:
     words = reach(EVERYTHING, grant("p", EVERYTHING, ASKED))
     assert words[:2] == ["can hear: microphone", "can read: what was said"]
-    assert "can send to: https://api.example" in words
+    assert "can send to: api.example" in words
+    other = Grants("weather", {"network": ("https://a.example",)})
+    assert reach(manifest(), Grants("p"), through=[other]) == [
+        "can send to: a.example, through weather"
+    ]
+    dead = Grants("p", {"subscribe": ("loom.*",)})
+    assert reach(manifest(), dead) == ["can read: events that were not delivered"]
     assert "can keep data in storage: own" in words
     assert reach(manifest(), Grants("p")) == ["nothing"]
     assert reach(manifest(tier="native"), Grants("p")) == ["runs in the host: nothing is isolated"]

@@ -352,8 +352,8 @@ async def test_every_kind_is_denied_where_it_is_not_allowed(tmp_path: Path, how:
         assert withheld < {f"{row['kind']}:{row['value']}" for row in rows}
         assert [row["plugin"] for row in rows].count("prober") == len(DENIED) + len(withheld)
         assert {row["line"] for row in rows} >= {
-            '[plugins.prober.allow] publish = ["probe.x"]',
-            '[plugins.prober.allow] subscribe = ["audio.>"]',
+            '[plugins.prober]\nallow = { provide = ["*"], publish = ["probe.x"] }',
+            '[plugins.prober]\nallow = { provide = ["*"], subscribe = ["audio.>"] }',
         }
         row = next(row for row in plugin_rows(host) if row["name"] == "prober")
         assert row["denials"] == len(rows)
@@ -407,7 +407,7 @@ async def test_what_is_not_provided_is_not_offered(tmp_path: Path) -> None:
         assert names == ["lab.greet", "loom.route", "loom.tools"]
         with pytest.raises(CapabilityNotFound):
             await host.invoke("lab.count", {"to": 1})
-        assert '[plugins.lab.allow] provide = ["lab.count"]' in {
+        assert '[plugins.lab]\nallow = { provide = ["lab.greet", "lab.count"] }' in {
             row["line"] for row in refusals(host)
         }
 

@@ -70,7 +70,7 @@ async def test_nothing_is_allowed_by_default(kind: str, value: str, ask: Ask) ->
         with pytest.raises(PermissionDenied) as caught:
             await ask(api)
         assert caught.value.permission == f"{kind}:{value}"
-        assert f'[plugins.p.allow] {kind} = ["{value}"]' in caught.value.message
+        assert f'[plugins.p]\nallow = {{ {kind} = ["{value}"] }}' in caught.value.message
         assert [(r.plugin, r.kind, r.value) for r in rig.audit.refusals] == [("p", kind, value)]
 
 

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     findings += [Finding(level, *lacking) for lacking in weak(layers, profiles)]
     report = {
         "sandbox": {"profiles": profiles, "layers": layers},
-        "plugins": [status.reach_row(handle) for handle in handles],
+        "plugins": [status.reach_row(handle, handles) for handle in handles],
         "findings": [asdict(finding) for finding in findings],
     }
     if arguments.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from typing import Any
 
@@ -99,7 +100,8 @@ async def why_denied(arguments: argparse.Namespace) -> int:
     for row in rows:
         when = time.strftime("%H:%M:%S", time.localtime(row["time"]))
         print(f"{when}  {row['plugin']}: {row['kind']} {row['value']!r}")
-        print(f"          to allow it: {row['line']}")
+        print("          to allow it, in place of the allow that is there:")
+        print(textwrap.indent(row["line"], " " * 10))
     return 0
 
 
