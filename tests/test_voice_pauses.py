@@ -60,7 +60,7 @@ async def test_a_pause_inside_a_question_does_not_end_it(tmp_path: Path) -> None
 async def test_a_question_long_after_the_bare_phrase_is_answered(tmp_path: Path) -> None:
     async with voice_host(tmp_path) as host:
         for pause_ms in (500, 1500, 4000):
-            wav = with_pauses(tmp_path / "late.wav", "piper_joe_12x9_clean.wav", [(1260, pause_ms)])
+            wav = with_pauses(tmp_path / "late.wav", "piper_joe_12x9_clean.wav", [(985, pause_ms)])
             turn = await speak_file(host, wav, "realtime")
             assert turn.utterances == 2
             assert "108" in turn.report()["answer"], turn.transcripts

@@ -110,7 +110,7 @@ async def _answers(host: Host) -> None:
 
 @pytest.mark.parametrize(
     "seconds",
-    [pytest.param(30, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.soak)],
+    [pytest.param(30, marks=pytest.mark.soak), pytest.param(60, marks=pytest.mark.soak)],
 )
 async def test_a_stranger_that_does_its_worst_is_not_noticed(tmp_path: Path, seconds: int) -> None:
     async with voice_and_a_stranger(tmp_path) as host:

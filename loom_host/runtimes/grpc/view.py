@@ -135,7 +135,8 @@ def _interpreter() -> list[Path]:
     """This Python, the SDK, and what confines the child."""
     # The folder that the SDK is imported from: an import lists it.
     sdk, entrance = Path(loom_sdk.__file__).parents[1], Path(confine.__file__).parent
-    return [Path(sys.prefix), Path(sys.base_prefix), sdk, entrance]
+    packages = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    return [Path(sys.prefix), Path(sys.base_prefix), sdk, entrance, *packages]
 
 
 def _around(program: Path) -> list[Path]:
@@ -143,7 +144,8 @@ def _around(program: Path) -> list[Path]:
     found = []
     for path in {program, program.resolve()}:
         folder = path.parent
-        found += [folder, folder.parent / "lib"] if folder.name == "bin" else [path]
+        own = [folder, folder.parent / "lib", folder.parent / "pyvenv.cfg"]
+        found += own if folder.name == "bin" else [path]
     return found
 
 
