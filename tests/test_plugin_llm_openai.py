@@ -367,7 +367,7 @@ def test_against_llama_cpps_own_server(api: str) -> None:
     plain, constrained = ask(
         running.listening_address + "/v1",
         {"max_tokens": 8, "temperature": 0.0},
-        {"max_tokens": 32, "response_schema": schema},
+        {"max_tokens": 128, "temperature": 0.0, "response_schema": schema},
         port=port, api=api, model="",
     )  # fmt: skip
     assert plain.output["text"]
