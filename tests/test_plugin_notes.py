@@ -88,7 +88,9 @@ async def test_notes_outlive_the_host(tmp_path: Path) -> None:
 
 async def test_storage_is_a_grant_and_has_a_quota(tmp_path: Path) -> None:
     async with wasm_host(tmp_path, "notes", allow={"provide": ["notes.*"]}) as host:
-        with pytest.raises(PermissionDenied, match=r"\[plugins.notes.allow\] storage"):
+        with pytest.raises(
+            PermissionDenied, match=r"\[plugins.notes\]\nallow = .*storage = \[\"own\"\]"
+        ):
             await ask(host, "add", text="x")
     full = {"storage_bytes": 1000}
     async with wasm_host(tmp_path, "notes", allow=ALLOW, quotas=full) as host:
