@@ -1,24 +1,20 @@
 """The action broker: one way to call a capability.
 
 An invocation is validated, ordered by the router, given a slot and a deadline, and tried on the
-candidates in turn as far as the capability's `effects` allow. Results are kept by (caller, id).
+candidates in turn as far as the capability's `effects` allow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 from loom_sdk import Item, Result
 from loom_sdk.errors import (
     CapabilityNotFound,
-    DeadlineExceeded,
     InvalidArguments,
     LoomError,
     NoProvider,
@@ -31,23 +27,16 @@ from loom_sdk.errors import (
 from .config import Policy
 from .dispatch import REPEATABLE, Request, dispatch
 from .handle import ALIVE, InFlight, PluginHandle
+from .kept import KeptResults
 from .registry import Offer, Registry, validate
 from .router import Candidate, Decision, decide
 from .telemetry import Span, Tracer, current
 
-KEPT_RESULTS = 1024
 MAX_DEPTH = 8
 MAX_ATTEMPTS = 3
 
 Observe = Callable[[str, str, str, float], None]
 """capability, provider, `ok` or the error's code, seconds."""
-
-
-@dataclass(slots=True)
-class _Kept:
-    asked: tuple[str, Mapping[str, Any], bytes]
-    """Capability, arguments and payload."""
-    future: asyncio.Future[Result] = field(default_factory=asyncio.Future)
 
 
 def _ignore(*_: str) -> None: ...
@@ -72,7 +61,7 @@ class Broker:
         self._registry = Registry(providers or {})
         self._policies = policies or {}
         self._default_policy = Policy()
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._kept = KeptResults()
 
     def register(self, handle: PluginHandle) -> None:
         """Take up what a plugin provides, by its manifest, completed by what it said at Init."""
@@ -96,7 +85,7 @@ class Broker:
 
     def _candidates(self, request: Request, offers: list[Offer], policy: Policy) -> list[Offer]:
         """In the order to try. Raises NoProvider where policy or state leave none."""
-        if len(offers) == 1 and policy.privacy in ("public", "sensitive"):
+        if len(offers) == 1 and offers[0].always(policy):
             route = request.route = offers[0].route
             self._on_route(*route)
             return offers
@@ -113,41 +102,9 @@ class Broker:
 
     # -- invocation
 
-    async def invoke(self, request: Request) -> Result:
+    def invoke(self, request: Request) -> Coroutine[Any, Any, Result]:
         """Serve a request. Raises any CapabilityError or PluginError."""
-        if not request.id:
-            return await self._serve(request)
-        key = (request.caller, request.id)
-        kept = self._kept.get(key)
-        if kept is None:
-            return await self._first(key, request)
-        self._kept.move_to_end(key)
-        if kept.asked != (request.capability, request.arguments, request.payload):
-            raise InvalidArguments(
-                f"id {request.id!r} was already used by {request.caller} with other arguments: "
-                "draw a new id"
-            )
-        done, _ = await asyncio.wait({kept.future}, timeout=request.timeout_ms / 1000)
-        if not done:
-            late = f"{request.capability} did not end within {request.timeout_ms} ms"
-            raise DeadlineExceeded(f"{late}: the call joined by id {request.id!r} goes on")
-        return deepcopy(kept.future.result())
-
-    async def _first(self, key: tuple[str, str], request: Request) -> Result:
-        asked = (request.capability, request.arguments, request.payload)
-        kept = self._kept[key] = _Kept(asked)
-        try:
-            result = await self._serve(request)
-        except BaseException as error:
-            self._kept.pop(key, None)  # errors are never kept
-            failure = error if isinstance(error, LoomError) else PluginCrashed("call cancelled")
-            kept.future.set_exception(failure)
-            kept.future.exception()  # nobody may be waiting
-            raise
-        kept.future.set_result(deepcopy(result))  # each caller may change what it gets
-        while len(self._kept) > KEPT_RESULTS:
-            self._kept.popitem(last=False)
-        return result
+        return self._kept.once(request, self._serve) if request.id else self._serve(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Item]:
         """As `invoke`, yielding items as they come; a last Item carries the final output."""
@@ -211,8 +168,8 @@ class Broker:
             return False
         if time.monotonic() >= request.deadline:
             return False
-        if candidates > 1 and _undispatched(offer, error):
-            return True
+        if candidates > 1 and not request.dispatched:
+            return True  # the plugin never saw the call: whatever its effects are
         if offer.spec.effects not in REPEATABLE:
             return False
         return mapping_of(error).retryable or (
@@ -283,15 +240,6 @@ def _check_depth(request: Request, parent: InFlight) -> None:
             limit=MAX_DEPTH,
             used=parent.depth + 2,
         )
-
-
-def _undispatched(offer: Offer, error: LoomError) -> bool:
-    """Whether the plugin itself never saw the call: any effects may go to another provider."""
-    if getattr(error, "plugin_id", "") != offer.handle.spec.id:
-        return False
-    return isinstance(error, PluginUnhealthy) or (
-        isinstance(error, QuotaExceeded) and error.quota in ("rate", "concurrency")
-    )
 
 
 def _tell_index(error: LoomError, delivered: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loom_sdk import Call, Item, Result
@@ -19,7 +19,7 @@ from loom_sdk.events import new_id
 
 from .config import Policy
 from .deadline import Deadline
-from .handle import InFlight, OnItem, PluginHandle
+from .handle import ALIVE, InFlight, OnItem, PluginHandle
 from .registry import Offer
 from .runtimes.base import PluginInstance, serving
 
@@ -44,44 +44,60 @@ class Request:
     policy: Policy | None = None
     agent: str = ""
     on_item: OnItem | None = None
+    items: list[Item] = field(default_factory=list)
+    """Emitted by the provider that was tried last, where nobody takes them as they come."""
     delivered: int = 0
     """Items that the consumer already has."""
     route: tuple[str, str] = ("", "")
     """The router's decision and its reason."""
     deadline: float = 0.0
+    dispatched: bool = False
+    """Whether the provider that was tried last has seen the call."""
+
+    async def deliver(self, item: Item) -> None:
+        """Where emitted items go: to the consumer, or into the result."""
+        if self.on_item is None:
+            self.items.append(item)
+            return
+        self.delivered += 1
+        await self.on_item(item)
 
 
 async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
     handle = offer.handle
-    await _awake(handle, request)
-    remaining = request.deadline - time.monotonic()
-    allowed = max(0.0, min(remaining, handle.spec.quotas.deadline_ms / 1000))
-    items: list[Item] = []
-    flight = _flight(handle, request, allowed, traceparent, items)
-    queued = dispatched = False
+    slots = handle.slots
+    request.dispatched = False
+    if not _awake(handle):
+        await _wake(handle, request)
+    request.items = []
+    now = time.monotonic()
+    allowed = min(max(0.0, request.deadline - now), handle.spec.quotas.deadline_ms / 1000)
+    flight = _flight(handle, request, now + allowed, traceparent)
+    queued = False
     try:
         with Deadline(allowed) as limit:
             flight.end = limit.end
-            if handle.slots.full and handle.name in flight.chain[:-1]:
+            if flight.depth and slots.full and handle.name in flight.chain[:-1]:
                 raise _reentered(handle, flight)
-            handle.slots.spend()
-            if not handle.serves:
-                await handle.ready()
-            queued = handle.slots.full
-            await handle.slots.acquire()
-            queued = False
+            if slots.rate:
+                slots.spend()
+            if not slots.taken():
+                queued = True
+                await slots.acquire()
+                queued = False
             try:
-                # After the wait it may be another one, or one that starts again.
-                instance = await _instance(handle, request, flight, limit)
-                dispatched = True
+                instance = handle.instance
+                if instance is None or instance.asleep or handle.state not in ALIVE:
+                    instance = await _instance(handle, request, flight, limit)
+                request.dispatched = True
                 result = await _call(handle, instance, request, flight)
             finally:
-                handle.slots.release()
+                slots.release()
     except TimeoutError as error:
-        raise _too_late(handle, request, allowed, queued) from error
+        raise _too_late(offer, request, allowed, queued) from error
     except PluginCrashed as error:
         own = error.plugin_id == handle.spec.id  # else one that it called crashed
-        if dispatched and own and offer.spec.effects not in REPEATABLE:
+        if request.dispatched and own and offer.spec.effects not in REPEATABLE:
             raise OutcomeUnknown(
                 f"{request.capability} broke off and may or may not have happened: {error.message}"
             ) from error
@@ -89,13 +105,11 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
     except (QuotaExceeded, DeadlineExceeded):
         handle.counters.quota_hits += not flight.refused  # else they were counted
         raise
-    result.items = items
+    result.items = request.items
     return result
 
 
-def _flight(
-    handle: PluginHandle, request: Request, allowed: float, traceparent: str, items: list[Item]
-) -> InFlight:
+def _flight(handle: PluginHandle, request: Request, deadline: float, traceparent: str) -> InFlight:
     parent = request.parent
     return InFlight(
         id=new_id(),
@@ -103,9 +117,9 @@ def _flight(
         caller=request.caller,
         depth=parent.depth + 1 if parent else 0,
         chain=(*(parent.chain if parent else ()), handle.name),
-        deadline=time.monotonic() + allowed,
+        deadline=deadline,
         traceparent=traceparent,
-        on_item=_delivery(handle, request, items),
+        on_item=request.deliver,
         agent=request.agent,
     )
 
@@ -166,11 +180,16 @@ def _reentered(handle: PluginHandle, flight: InFlight) -> QuotaExceeded:
     )
 
 
-async def _awake(handle: PluginHandle, request: Request) -> None:
-    """Wait for a plugin that is starting: on the caller's time, not on its quota."""
+def _awake(handle: PluginHandle) -> bool:
+    """Whether it serves; a busy one is waited for later."""
     instance = handle.instance
-    if handle.serves and instance is not None and (handle.slots.full or not instance.asleep):
-        return
+    if instance is None or handle.state not in ALIVE:
+        return False
+    return not instance.asleep or handle.slots.full
+
+
+async def _wake(handle: PluginHandle, request: Request) -> None:
+    """Wait for a plugin that is starting: on the caller's time, not on its quota."""
     remaining = max(0.0, request.deadline - time.monotonic())
     try:
         async with asyncio.timeout(remaining):
@@ -184,7 +203,8 @@ async def _awake(handle: PluginHandle, request: Request) -> None:
         ) from error
 
 
-def _too_late(handle: PluginHandle, request: Request, allowed: float, queued: bool) -> LoomError:
+def _too_late(offer: Offer, request: Request, allowed: float, queued: bool) -> LoomError:
+    handle = offer.handle
     if queued:
         return QuotaExceeded(
             f"{handle.name} was busy with {handle.slots.active} call(s) for {allowed:.1f} s",
@@ -194,20 +214,9 @@ def _too_late(handle: PluginHandle, request: Request, allowed: float, queued: bo
             used=handle.slots.limit + 1,
         )
     handle.counters.quota_hits += 1
+    unsure = request.dispatched and offer.spec.effects not in REPEATABLE
     return DeadlineExceeded(
-        f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})",
+        f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})"
+        + (": it may or may not have happened" if unsure else ""),
         plugin_id=handle.spec.id,
     )
-
-
-def _delivery(handle: PluginHandle, request: Request, items: list[Item]) -> OnItem:
-    """Where emitted items go: to the consumer, or into the result."""
-
-    async def deliver(item: Item) -> None:
-        if request.on_item is None:
-            items.append(item)
-            return
-        request.delivered += 1
-        await request.on_item(item)
-
-    return deliver

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loom_sdk.context import HttpResponse
 from loom_sdk.errors import ActionFailed, InvalidArguments, QuotaExceeded
+from loom_sdk.port import HttpResponse
 
 from .grants import Audit, Grants
 from .http_exchange import REDIRECTS, Body, Sending, TooLong, checked_headers

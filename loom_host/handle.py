@@ -99,10 +99,16 @@ class Slots:
             )
         self._tokens -= 1
 
-    async def acquire(self) -> None:
-        """Wait for a free place, first come first served. Raises QuotaExceeded."""
+    def taken(self) -> bool:
+        """Take a free place, where there is one."""
         if self.active < self.limit:
             self.active += 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Wait for a free place, first come first served. Raises QuotaExceeded."""
+        if self.taken():
             return
         if len(self._waiting) >= WAITING_MAX:
             raise QuotaExceeded(
@@ -149,11 +155,11 @@ class PluginHandle:
     log_lines: deque[str] = field(default_factory=lambda: deque(maxlen=50))
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what the plugin says of itself: errors, log lines, reasons."""
+    name: str = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @property
-    def name(self) -> str:
-        return self.spec.name
+    def __post_init__(self) -> None:
+        self.name = self.spec.name
 
     @property
     def placement(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -189,9 +189,11 @@ class Host:
     async def aclose(self) -> None:
         """Stop everything. Safe to call twice."""
         for pump in self._pumps:
+            pump.stop_taking()
+        await self._supervisor.aclose()
+        for pump in self._pumps:
             await pump.aclose()
         self._pumps.clear()
-        await self._supervisor.aclose()
         for runtime in self._runtimes.values():
             await runtime.aclose()
         await self.bus.aclose()
@@ -201,7 +203,7 @@ class Host:
 
     # -- use
 
-    async def invoke(
+    def invoke(
         self,
         capability: str,
         arguments: Mapping[str, Any] | None = None,
@@ -212,14 +214,14 @@ class Host:
         id: str = "",
         traceparent: str = "",
         agent: str = "",
-    ) -> Result:
-        """Call a capability. Raises any CapabilityError or PluginError.
+    ) -> Coroutine[Any, Any, Result]:
+        """Call a capability, to be awaited. Raises any CapabilityError or PluginError.
 
         Args:
             id: idempotency: the same id with the same arguments gives the same kept result.
             agent: whose routing policy holds.
         """
-        return await self.broker.invoke(
+        return self.broker.invoke(
             Request(
                 capability,
                 dict(arguments or {}),

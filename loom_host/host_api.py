@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from loom_sdk import Call, Event, Item, Result
-from loom_sdk.context import HttpResponse, SpanRecord
 from loom_sdk.errors import CapabilityError, DeadlineExceeded
 from loom_sdk.events import PRIORITY_MAX
+from loom_sdk.port import HttpResponse, SpanRecord
 
 from .broker import Broker
 from .bus import MemoryBus
@@ -112,7 +112,9 @@ class HostApi:
         )
 
     async def invoke(self, call: Call) -> Result:
-        return await self._parts.broker.invoke(self._request(call))
+        request = self._request(call)
+        request.id = call.id
+        return await self._parts.broker.invoke(request)
 
     async def stream(self, call: Call) -> AsyncIterator[Item]:
         stream = self._parts.broker.stream(self._request(call))

@@ -43,6 +43,8 @@ class Pump:
         self._bus, self._tracer, self._handle, self._agent = bus, tracer, handle, agent
         self._on_handled = on_handled
         self._tasks: list[asyncio.Task[None]] = []
+        self._busy: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self.subscriptions: list[Subscription] = []
 
     @property
@@ -83,20 +85,29 @@ class Pump:
             self._tasks.append(asyncio.create_task(self._run(spec, subscription)))
 
     async def _run(self, spec: SubscriptionSpec, subscription: Subscription) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not self._stopping:
             try:
                 delivery = await subscription.take()
             except (StopAsyncIteration, BusError):
                 return
-            try:
-                await self._deliver(delivery, subscription)
-            except Exception as error:
-                if self._has_ended(error):
-                    await self._again(spec, delivery, subscription, encode(error).message)
-                else:
-                    self._give_up(delivery, subscription, encode(error).message)
+            self._busy.add(task)
+            await self._handle_one(spec, delivery, subscription)
+            self._busy.discard(task)
+
+    async def _handle_one(
+        self, spec: SubscriptionSpec, delivery: Delivery, subscription: Subscription
+    ) -> None:
+        try:
+            await self._deliver(delivery, subscription)
+        except Exception as error:
+            if self._has_ended(error):
+                await self._again(spec, delivery, subscription, encode(error).message)
             else:
-                subscription.ack(delivery)
+                self._give_up(delivery, subscription, encode(error).message)
+        else:
+            subscription.ack(delivery)
 
     def _has_ended(self, error: Exception) -> bool:
         """Whether this plugin, and not one that it called, is gone."""
@@ -191,6 +202,13 @@ class Pump:
                 f"{self._handle.name} did not handle {event.topic} within {limit_ms:.0f} ms",
                 plugin_id=self._handle.spec.id,
             ) from error
+
+    def stop_taking(self) -> None:
+        """Hand no further event to the plugin; what it has in hand goes on until `aclose`."""
+        self._stopping = True
+        for task in self._tasks:
+            if task not in self._busy:
+                task.cancel()
 
     async def aclose(self) -> None:
         for task in self._tasks:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from loom_sdk.errors import CapabilityNotFound, InvalidArguments
 from loom_sdk.plugin import CapabilitySpec
 
+from .config import Policy
 from .handle import PluginHandle
 
 
@@ -21,6 +23,11 @@ class Offer:
     route: tuple[str, str]
     """The router's decision and reason where there is no other: placement does not change."""
     _validator: Any = None
+
+    def always(self, policy: Policy) -> bool:
+        """Whether no rule of the router could keep it, as the only provider, from a call."""
+        free = self.route[0] == "Local" or self.handle.settings.cost <= policy.cost_cap
+        return free and policy.privacy in ("public", "sensitive")
 
     @property
     def validator(self) -> Any:
@@ -86,8 +93,10 @@ class Registry:
     def _look_up(self, capability: str) -> list[Offer]:
         name, _, version = capability.partition("@")
         if name not in self._offers:
+            near = get_close_matches(name, self._offers, n=1)
             known = ", ".join(sorted(self._offers)) or "none"
-            raise CapabilityNotFound(f"nobody offers {name!r}; offered: {known}")
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise CapabilityNotFound(f"nobody offers {name!r}; {hint}offered: {known}")
         offers = self._ordered(name)
         if version:
             offers = [o for o in offers if (o.spec.version or o.handle.spec.version) == version]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError, encode
+from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError, PluginUnhealthy, encode
 
 from .handle import PluginHandle
 from .runtimes.base import HostServices, PluginInstance, Runtime
@@ -217,10 +217,11 @@ class Supervisor:
         self._on_change(handle)
 
     async def aclose(self) -> None:
-        """Stop all: ask, wait, kill; in reverse start order."""
+        """Stop all: let them finish, ask, wait, kill; in reverse start order."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._drain()
         for handle in reversed(self._started):
             await self._stop(handle)
         for handle in self._handles:
@@ -233,18 +234,20 @@ class Supervisor:
         if instance is None:
             return
         self._set(handle, "draining")
-        await self._drain(handle)
         try:
             await instance.aclose(self._grace_s)
         except Exception as error:
             why = str(error) or type(error).__name__
             log.warning("%s did not stop cleanly: %s", handle.name, why)
+        for flight in tuple(handle.inflight.values()):
+            why = f"{handle.name} was stopped while it served"
+            flight.end(PluginUnhealthy(why, plugin_id=handle.spec.id))
         self._set(handle, "stopped")
 
-    async def _drain(self, handle: PluginHandle) -> None:
-        """Let the calls in flight end, for at most the grace; nothing new begins any more."""
+    async def _drain(self) -> None:
+        """Let what is in flight end, for at most the grace: all are there still to serve it."""
         until = time.monotonic() + self._grace_s
-        while handle.inflight and time.monotonic() < until:  # noqa: ASYNC110  # only at a stop
+        while any(h.inflight for h in self._started) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_LOOK_S)
 
 

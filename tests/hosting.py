@@ -28,8 +28,8 @@ from loom_host.supervisor import Supervisor
 from loom_host.telemetry import Tracer
 from loom_sdk import Call, Event, QoS, Result
 from loom_sdk.calls import Effects
-from loom_sdk.context import AsyncPort
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
+from loom_sdk.port import AsyncPort
 
 PLUGINS = Path(__file__).parent / "plugins"
 

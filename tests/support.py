@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from loom_sdk import Call, Event, Item, Plugin, Result
-from loom_sdk.context import HttpResponse, Identity, SpanRecord
+from loom_sdk.context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import CapabilityNotFound
+from loom_sdk.port import HttpResponse, SpanRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loom_host import broker as broker_module
+from loom_host import kept as kept_module
 from loom_host import supervisor as supervisor_module
 from loom_host.broker import MAX_DEPTH
 from loom_host.config import PluginSettings, Policy
@@ -18,7 +19,6 @@ from loom_host.quotas import Quotas
 from loom_host.runtimes.fake import Serve
 from loom_sdk import Call, Item, Result
 from loom_sdk.calls import Effects
-from loom_sdk.context import AsyncPort
 from loom_sdk.errors import (
     ActionFailed,
     CapabilityNotFound,
@@ -31,6 +31,7 @@ from loom_sdk.errors import (
     PluginUnhealthy,
     QuotaExceeded,
 )
+from loom_sdk.port import AsyncPort
 
 from .hosting import Rig, answering, failing, handle_of, offers, until
 
@@ -104,7 +105,9 @@ async def test_a_call_is_answered_with_its_provider() -> None:
 
 async def test_what_nobody_offers_is_told_with_what_is() -> None:
     async with alone(answering(1)) as rig:
-        with pytest.raises(CapabilityNotFound, match="nobody offers 'p.don'; offered: p.do"):
+        with pytest.raises(
+            CapabilityNotFound, match=r"'p.don'; did you mean 'p.do'\? offered: p.do"
+        ):
             await rig.invoke("p.don")
     async with Rig() as rig:
         with pytest.raises(CapabilityNotFound, match="offered: none"):
@@ -468,25 +471,69 @@ async def test_errors_and_timeouts_are_never_kept() -> None:
         assert (await rig.invoke("p.do", id="1")).output == 3
 
 
-async def test_who_joined_a_call_that_fails_or_is_cancelled_gets_an_error() -> None:
-    for stop in (False, True):
-        serve = Counted(nap) if stop else Counted(failing(ActionFailed("no", code="X")))
-        async with alone(serve, "once") as rig:
-            first = asyncio.create_task(rig.invoke("p.do", id="1"))
-            await asyncio.sleep(0)
-            second = asyncio.create_task(rig.invoke("p.do", id="1"))
-            await asyncio.sleep(0)
-            if stop:
-                first.cancel()
-            with pytest.raises(PluginCrashed if stop else ActionFailed):
-                await second
-            await asyncio.gather(first, return_exceptions=True)
+async def test_who_joined_a_call_that_fails_gets_its_error() -> None:
+    async with alone(Counted(failing(ActionFailed("no", code="X"))), "once") as rig:
+        first = asyncio.create_task(rig.invoke("p.do", id="1"))
+        await asyncio.sleep(0)
+        with pytest.raises(ActionFailed):
+            await rig.invoke("p.do", id="1")
+        with pytest.raises(ActionFailed):
+            await first
+
+
+async def test_a_joined_call_goes_on_until_the_last_one_gives_up() -> None:
+    gone = asyncio.Event()
+
+    async def slow(call: Call, services: AsyncPort) -> Result:
+        try:
+            await asyncio.sleep(0.05 if call.arguments else 30)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+        return Result(call.arguments)
+
+    serve = Counted(slow)
+    async with alone(serve, "once") as rig:
+        first = asyncio.create_task(rig.invoke("p.do", arguments={"n": 1}, id="1"))
+        second = asyncio.create_task(rig.invoke("p.do", arguments={"n": 1}, id="1"))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        assert (await second).output == {"n": 1}
+        both = [asyncio.create_task(rig.invoke("p.do", id="2")) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        for task in both:
+            assert not gone.is_set()
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+        assert gone.is_set()
+    assert len(serve.calls) == 2
+
+
+async def test_a_running_call_is_not_forgotten_for_newer_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept_module, "KEPT_RESULTS", 1)
+    serve = Counted(nap_or_answer)
+    async with alone(serve, quotas=Quotas(concurrency=2)) as rig:
+        slow = asyncio.create_task(rig.invoke("p.do", arguments={"slow": True}, id="slow"))
+        await asyncio.sleep(0)
+        for id in ("a", "b"):
+            await rig.invoke("p.do", id=id)
+        joined = await rig.invoke("p.do", arguments={"slow": True}, id="slow")
+        assert joined.output == (await slow).output
+    assert len(serve.calls) == 3
+
+
+async def nap_or_answer(call: Call, services: AsyncPort) -> Result:
+    if call.arguments:
+        await asyncio.sleep(0.05)
+    return Result(1)
 
 
 async def test_kept_results_are_bounded_and_the_last_used_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(broker_module, "KEPT_RESULTS", 2)
+    monkeypatch.setattr(kept_module, "KEPT_RESULTS", 2)
     serve = Counted(answering(1))
     async with alone(serve) as rig:
         for id in ("a", "b", "a", "c", "a"):
@@ -499,7 +546,7 @@ async def test_kept_results_are_bounded_and_the_last_used_stay(
 async def test_a_call_that_fails_after_its_place_was_taken_is_told_its_own_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(broker_module, "KEPT_RESULTS", 1)
+    monkeypatch.setattr(kept_module, "KEPT_RESULTS", 1)
 
     async def slow_failure(call: Call, services: AsyncPort) -> Result:
         await asyncio.sleep(0.02)
@@ -818,3 +865,28 @@ async def test_a_failed_call_is_an_error_in_the_trace() -> None:
         with pytest.raises(ActionFailed):
             await rig.invoke("p.do")
         assert rig.tracer.last_trace()[0].error == NO.message
+
+
+async def test_the_only_cloud_provider_is_held_to_the_cost_cap() -> None:
+    dear = handle_of("c", offers("x.do"), settings=PluginSettings(cost=0.5))
+    object.__setattr__(dear.spec, "first_party", False)
+    policies = {"rich": Policy(cost_cap=1.0)}
+    async with Rig(dear, serve={"c": {"x.do": answering(1)}}, policies=policies) as rig:
+        with pytest.raises(NoProvider, match="Cloud cost exceeds budget"):
+            await rig.invoke("x.do")
+        assert (await rig.invoke("x.do", agent="rich")).output == 1
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        PluginUnhealthy("I never saw it", plugin_id="test/a"),
+        QuotaExceeded(plugin_id="test/a", quota="rate", limit=1, used=2),
+    ],
+)
+async def test_a_plugin_cannot_claim_that_it_never_saw_the_call(claim: LoomError) -> None:
+    other = Counted(answering(1))
+    async with several("once", a=failing(claim), b=other) as rig:
+        with pytest.raises(type(claim)):
+            await rig.invoke("x.do")
+    assert not other.calls

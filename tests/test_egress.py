@@ -14,13 +14,13 @@ import pytest
 from loom_host import egress as module
 from loom_host.egress import Egress, origin
 from loom_host.grants import Audit, Grants
-from loom_sdk.context import HttpResponse
 from loom_sdk.errors import (
     ActionFailed,
     InvalidArguments,
     PermissionDenied,
     QuotaExceeded,
 )
+from loom_sdk.port import HttpResponse
 
 
 class Server:

@@ -111,6 +111,19 @@ async def test_a_call_that_outlasts_the_stop_is_ended(tmp_path: Path) -> None:
         await asyncio.wait_for(call, 1)
 
 
+async def test_a_stop_lets_an_event_in_hand_end_and_takes_no_other(tmp_path: Path) -> None:
+    host = native_host(tmp_path, lab=LAB)
+    echoes = host.bus.subscribe("echo")
+    async with host:
+        for topic in ("notes.a", "notes.b"):
+            await host.bus.publish(topic, Event("nap"))
+        await until(lambda: bool(host.plugins["lab"].inflight))
+        stopping = asyncio.create_task(host.aclose())
+        assert (await next_of(echoes)).metadata == {"topic": "notes.a"}
+        await stopping
+    assert [event async for event in echoes] == []
+
+
 async def test_a_host_without_plugins() -> None:
     async with Host(Settings()) as host:
         assert host.plugins == {}

@@ -19,7 +19,6 @@ from loom_host.manifest import Permissions
 from loom_host.quotas import Quotas
 from loom_host.secret_store import Secrets
 from loom_sdk import Call, Event, Item, Result
-from loom_sdk.context import AsyncPort, SpanRecord
 from loom_sdk.errors import (
     CapabilityError,
     DeadlineExceeded,
@@ -27,6 +26,7 @@ from loom_sdk.errors import (
     PermissionDenied,
     QuotaExceeded,
 )
+from loom_sdk.port import AsyncPort, SpanRecord
 
 from .hosting import Rig, answering, handle_of, next_of, offers
 
@@ -151,6 +151,23 @@ async def test_streams_pass_through_and_end_with_their_reader() -> None:
         assert (await anext(stream)).output == 1
         await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
         await asyncio.wait_for(stopped.wait(), 1)
+
+
+async def test_an_id_of_a_plugin_is_its_own_and_gives_the_same_result_again() -> None:
+    rig, api = asking()
+    served: list[str] = []
+
+    async def serve(call: Call, services: AsyncPort) -> Result:
+        served.append(call.id)
+        return Result(len(served))
+
+    async with rig:
+        rig.instance("q")._serve = {"q.do": serve}
+        again = [(await api.invoke(Call("q.do", {}, id="pay-7"))).output for _ in range(2)]
+        assert again == [1, 1]
+        assert (await rig.invoke("q.do", id="pay-7")).output == 2  # the host's id, not p's
+        fresh = [(await api.invoke(Call("q.do", {}, id=""))).output for _ in range(2)]
+        assert fresh == [3, 4]
 
 
 async def test_emitting_outside_a_call_is_refused() -> None:

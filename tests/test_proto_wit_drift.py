@@ -50,7 +50,7 @@ ENUMS = {"action-status": ("ActionStatus", "ACTION_"), "qos-level": ("QoSLevel",
 
 ONLY_IN_PROTO = {
     ("action-call", "stream"): "a guest emits through an import; a nested call returns at its end",
-    ("action-call", "idempotent-id"): "the host chooses ids of nested calls itself",
+    ("action-call", "idempotent-id"): "a guest that sends an id means it so",
     ("action-result", "call-id"): "the result is the function's return",
     ("action-result", "status"): "the function's `result` tells",
     ("action-result", "error"): "the function's `result` carries it",

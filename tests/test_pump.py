@@ -11,9 +11,9 @@ from loom_host import supervisor as supervisor_module
 from loom_host.config import PluginSettings
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, QoS, Result
-from loom_sdk.context import AsyncPort
 from loom_sdk.errors import ActionFailed, PluginCrashed
 from loom_sdk.plugin import SubscriptionSpec
+from loom_sdk.port import AsyncPort
 
 from .hosting import Rig, dead_letters, handle_of, hears, next_of, offers, until
 

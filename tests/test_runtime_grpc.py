@@ -27,7 +27,6 @@ from loom_host.runtimes.grpc.process import describe_exit
 from loom_host.runtimes.grpc.runtime import GrpcRuntime
 from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
 from loom_sdk import Call, Event, Item, QoS, Result
-from loom_sdk.context import HttpResponse
 from loom_sdk.errors import (
     TABLE,
     ActionFailed,
@@ -42,6 +41,7 @@ from loom_sdk.errors import (
     ProtocolMismatch,
     QuotaExceeded,
 )
+from loom_sdk.port import HttpResponse
 from tests.support import ROOT, AsyncFakePort, FakePort
 
 CHILDREN = Path(__file__).parent / "children"

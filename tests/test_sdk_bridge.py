@@ -10,8 +10,8 @@ import pytest
 
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.bridge import Bridge
-from loom_sdk.context import HttpResponse, SpanRecord
 from loom_sdk.errors import PermissionDenied
+from loom_sdk.port import HttpResponse, SpanRecord
 
 from .support import AsyncFakePort, FakePort
 

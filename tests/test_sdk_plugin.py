@@ -24,7 +24,7 @@ from loom_sdk import (
     on_event,
     tool,
 )
-from loom_sdk.context import HttpResponse, Identity, checked
+from loom_sdk.context import Identity, checked
 from loom_sdk.driver import Driver, load_entry, negotiate, parse_arguments
 from loom_sdk.errors import (
     ActionFailed,
@@ -38,6 +38,7 @@ from loom_sdk.errors import (
 )
 from loom_sdk.events import fresh_id_prefix, new_id, now_ms
 from loom_sdk.plugin import declared_capabilities, declared_subscriptions
+from loom_sdk.port import HttpResponse
 
 from .support import AsyncFakePort, FakePort, run_capability, send_event, start
 

@@ -23,8 +23,8 @@ from loom_host.supervisor import (
     dependencies,
     start_order,
 )
-from loom_sdk.context import AsyncPort
 from loom_sdk.errors import PluginCrashed, PluginLoadError, ProtocolMismatch
+from loom_sdk.port import AsyncPort
 
 from .hosting import Rig, answering, handle_of, hears, offers, until
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from loom_sdk import Call, Event, Item, QoS, Result, wire
 from loom_sdk._proto import plugin_pb2 as pb
-from loom_sdk.context import HttpResponse, SpanRecord
 from loom_sdk.errors import TABLE, ActionFailed, InvalidArguments, LoomError, QuotaExceeded
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
+from loom_sdk.port import HttpResponse, SpanRecord
 from loom_sdk.status import ERROR_KEY, error_from_proto, error_from_status, error_to_proto
 
 texts = st.text(max_size=20)

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from loom_host.folders import Folder
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
-from loom_sdk.context import AsyncPort as HostServices
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
+from loom_sdk.port import AsyncPort as HostServices
 
 __all__ = [
     "Declaration",

@@ -21,7 +21,7 @@ from loom_sdk import Call, Event, Plugin, Result
 from loom_sdk.bridge import Bridge
 from loom_sdk.context import Identity
 from loom_sdk.driver import Driver
-from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, PluginUnhealthy, QuotaExceeded
+from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, QuotaExceeded
 
 from .base import Declaration, HostServices, PluginSpec, Usage
 from .json_copy import json_copy
@@ -88,7 +88,6 @@ class NativeInstance:
         self._driver = Driver(plugin, identity, bridge, services)
         self._idle: list[Worker] = []
         self._closed = False
-        self._serving: set[asyncio.Task[Any]] = set()
         self._abandoned: list[Worker] = []
         self._abandoned_total = 0
         self.declaration = Declaration(
@@ -141,9 +140,6 @@ class NativeInstance:
 
     async def invoke(self, call: Call) -> Result:
         bound = self._driver.capability(call.capability)
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
         try:
             if bound.is_async:
                 result = await self._driver.ainvoke(bound, call)
@@ -151,16 +147,8 @@ class NativeInstance:
                 result = await self._run(lambda: self._driver.invoke(bound, call))
         except LoomError:
             raise
-        except asyncio.CancelledError as error:
-            if not self._closed:
-                raise
-            task.uncancel()
-            why = f"{self._spec.name} was stopped while it served {call.capability}"
-            raise PluginUnhealthy(why, plugin_id=self._spec.id) from error
         except (Exception, SystemExit) as error:
             raise _failed(self._spec.name, error) from error
-        finally:
-            self._serving.discard(task)
         self._check_output(result)
         return result
 
@@ -217,8 +205,6 @@ class NativeInstance:
             raise _failed(self._spec.name, error) from error
         finally:
             self.end_threads()
-            for task in self._serving:  # those that did not end while they were waited for
-                task.cancel()
 
     def usage(self) -> Usage:
         return Usage(extra={"abandoned_threads": self._abandoned_total})

@@ -126,15 +126,11 @@ class Span:
 class Unsampled(Span):
     """Stands for a span that nobody records: only hands its trace context on."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("traceparent",)
     sampled = False
 
     def __init__(self, context: str) -> None:
-        self._context = context
-
-    @property
-    def traceparent(self) -> str:
-        return self._context
+        self.traceparent = context  # type: ignore[misc]  # a slot in place of the property
 
     @property
     def attributes(self) -> dict[str, Attribute]:  # type: ignore[override]  # writes are lost

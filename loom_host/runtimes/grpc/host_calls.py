@@ -97,13 +97,15 @@ METHODS: dict[str, tuple[Method, str]] = {
 async def invoke(client: Client, request: Any) -> AsyncIterator[Any]:
     """Items, then one message without `item`; only without `stream` it carries the result."""
     call = wire.call_from_proto(request)
+    if not request.idempotent_id:
+        call.id = ""
     call.parent_call_id = client.flights.check(call.parent_call_id)
     if request.stream:
         async for item in client.services.stream(call):
-            yield wire.item_to_proto(call.id, item)
-        yield pb.ActionResult(call_id=call.id)
+            yield wire.item_to_proto(request.id, item)
+        yield pb.ActionResult(call_id=request.id)
         return
     result = await client.services.invoke(call)
     for item in result.items:
-        yield wire.item_to_proto(call.id, item)
-    yield wire.result_to_proto(call.id, result)
+        yield wire.item_to_proto(request.id, item)
+    yield wire.result_to_proto(request.id, result)

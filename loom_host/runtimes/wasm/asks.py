@@ -11,8 +11,8 @@ from typing import Any
 
 from loom_host.runtimes.base import HostServices
 from loom_sdk import Call, Event, Item
-from loom_sdk.context import SpanRecord
 from loom_sdk.errors import InvalidArguments, QuotaExceeded
+from loom_sdk.port import SpanRecord
 
 from . import messages
 from .frames import FrameError

@@ -28,6 +28,7 @@ _SDK_MODULES = (
     "guest",
     "guest_port",
     "plugin",
+    "port",
     "schema",
     "topics",
 )

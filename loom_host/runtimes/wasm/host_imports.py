@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from loom_sdk import Call, Event, Item
-from loom_sdk.context import SpanRecord
 from loom_sdk.driver import parse_arguments
 from loom_sdk.errors import ActionFailed, ErrorInfo, QuotaExceeded, encode
+from loom_sdk.port import SpanRecord
 
 from .ticket import Stopped, Ticket, TicketedPort
 from .values import MAX_BINARY, Failed, Ok, Some

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from loom_sdk import Call, Event, Item, Result
-from loom_sdk.context import HttpResponse, SpanRecord
 from loom_sdk.errors import ActionFailed
+from loom_sdk.port import HttpResponse, SpanRecord
 
 from . import messages
 from .frames import OVERHEAD

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from loom_sdk.context import Port
+from loom_sdk.port import Port
 
 TELLS_AHEAD = 32
 """Log lines and spans that a guest may send before it waits for the host to have read them."""

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from loom_host.quotas import HELD_BY_HOST
 from loom_host.runtimes.base import HostServices
 from loom_sdk.bridge import Bridge
-from loom_sdk.context import SpanRecord
 from loom_sdk.errors import PluginLoadError
+from loom_sdk.port import SpanRecord
 
 from .cell import STOP_GRACE_S, Tally
 from .contract import Loaded

@@ -133,14 +133,14 @@ export class Context {
     return this.#port.ask(method, request, this.signal);
   }
 
-  #outgoing(capability, args, { payload = "", contentType = "", timeoutMs }) {
+  #outgoing(capability, args, { payload = "", contentType = "", timeoutMs, id = "" }) {
     let remaining = this.remainingMs();
     if (this.#call && remaining <= 0) {
       throw new DeadlineExceeded(`no time left to invoke ${capability}`, this);
     }
     if (timeoutMs !== undefined) remaining = this.#call ? Math.min(remaining, timeoutMs) : timeoutMs;
     return {
-      id: crypto.randomUUID(), capability, arguments: JSON.stringify(args),
+      id, idempotent_id: id !== "", capability, arguments: JSON.stringify(args),
       payload: bytes(payload), content_type: contentType, remaining_ms: remaining || DEFAULT_MS,
       traceparent: this.#traceparent, parent_call_id: this.callId,
     };

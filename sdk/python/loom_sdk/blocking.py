@@ -8,8 +8,8 @@ from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from .bridge import Bridge
-from .context import AsyncPort
 from .errors import DeadlineExceeded
+from .port import AsyncPort
 from .running import current
 
 T = TypeVar("T")

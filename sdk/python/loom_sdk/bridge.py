@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, 
 from typing import Any, TypeVar
 
 from .calls import Call, Item, Result
-from .context import AsyncPort, HttpResponse, SpanRecord
 from .events import Event
+from .port import AsyncPort, HttpResponse, SpanRecord
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ class Call:
     payload: bytes = b""
     content_type: str = ""
     id: str = field(default_factory=new_id)
+    """Of the call; on its way to the host the caller's idempotency id, empty for none."""
     version: str = ""
     remaining_ms: int = 30_000
     traceparent: str = ""

@@ -7,82 +7,17 @@ imports in a guest. Every call is checked against the plugin's grants and raises
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .calls import Call, Item, Result
 from .errors import ActionFailed, DeadlineExceeded
 from .events import Event
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """Answer of `ctx.http`."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class SpanRecord:
-    """A span that the plugin measured on its own clock, relative to its call's begin."""
-
-    name: str
-    start_offset_us: int
-    duration_us: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-
-
-class Port(Protocol):
-    """The host, as a synchronous context sees it."""
-
-    def publish(self, event: Event, call_id: str) -> int: ...
-    def invoke(self, call: Call) -> Result: ...
-    def stream(self, call: Call) -> Iterator[Item]: ...
-    def emit(self, call_id: str, item: Item) -> None: ...
-    def kv_get(self, key: str) -> bytes | None: ...
-    def kv_put(self, key: str, value: bytes) -> None: ...
-    def kv_delete(self, key: str) -> None: ...
-    def kv_list(self, prefix: str) -> list[str]: ...
-    def http_request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
-    ) -> HttpResponse: ...
-    def log(
-        self, level: str, message: str, attributes: Mapping[str, str], call_id: str
-    ) -> None: ...
-    def span(self, span: SpanRecord, call_id: str) -> None: ...
-    def get_secret(self, name: str) -> str: ...
-
-
-class AsyncPort(Protocol):
-    """The host, as an asynchronous context sees it."""
-
-    async def publish(self, event: Event, call_id: str) -> int: ...
-    async def invoke(self, call: Call) -> Result: ...
-    def stream(self, call: Call) -> AsyncIterator[Item]: ...
-    async def emit(self, call_id: str, item: Item) -> None: ...
-    async def kv_get(self, key: str) -> bytes | None: ...
-    async def kv_put(self, key: str, value: bytes) -> None: ...
-    async def kv_delete(self, key: str) -> None: ...
-    async def kv_list(self, prefix: str) -> list[str]: ...
-    async def http_request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
-    ) -> HttpResponse: ...
-    def log(
-        self, level: str, message: str, attributes: Mapping[str, str], call_id: str
-    ) -> None: ...
-    def span(self, span: SpanRecord, call_id: str) -> None: ...
-    async def get_secret(self, name: str) -> str: ...
+from .port import AsyncPort, HttpResponse, Port, SpanRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +123,7 @@ class _Base:
         payload: bytes,
         content_type: str,
         timeout_ms: int | None,
+        id: str = "",
     ) -> Call:
         remaining = self.remaining_ms()
         if self._call is not None and remaining <= 0:
@@ -199,6 +135,7 @@ class _Base:
             dict(arguments or {}),
             payload,
             content_type,
+            id,
             remaining_ms=remaining or 30_000,
             traceparent=self._traceparent,
             parent_call_id=self._call_id,
@@ -232,10 +169,15 @@ class Context(_Base):
         payload: bytes = b"",
         content_type: str = "",
         timeout_ms: int | None = None,
+        id: str = "",
     ) -> Result:
-        """Call a capability of another plugin through the host's broker."""
+        """Call a capability of another plugin through the host's broker.
+
+        Args:
+            id: idempotency: the same id with the same arguments gives the same kept result.
+        """
         return self._port.invoke(
-            self._outgoing(capability, arguments, payload, content_type, timeout_ms)
+            self._outgoing(capability, arguments, payload, content_type, timeout_ms, id)
         )
 
     def stream(
@@ -334,9 +276,10 @@ class AsyncContext(_Base):
         payload: bytes = b"",
         content_type: str = "",
         timeout_ms: int | None = None,
+        id: str = "",
     ) -> Result:
         return await self._port.invoke(
-            self._outgoing(capability, arguments, payload, content_type, timeout_ms)
+            self._outgoing(capability, arguments, payload, content_type, timeout_ms, id)
         )
 
     def stream(

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import topics
 from .calls import Call, Result
-from .context import AsyncContext, AsyncPort, Context, Identity, Port
+from .context import AsyncContext, Context, Identity
 from .errors import CapabilityNotFound, InvalidArguments, PluginLoadError, ProtocolMismatch
 from .events import Event
 from .plugin import (
@@ -21,6 +21,7 @@ from .plugin import (
     declared_capabilities,
     declared_subscriptions,
 )
+from .port import AsyncPort, Port
 
 
 def negotiate(host_versions: Sequence[str], plugin_id: str) -> str:

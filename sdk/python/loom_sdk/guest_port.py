@@ -13,9 +13,9 @@ from componentize_py_types import Err  # type: ignore[import-not-found]  # only 
 from wit_world.imports import host, types  # type: ignore[import-not-found]  # only in a guest
 
 from .calls import Call, Item, Result
-from .context import HttpResponse, SpanRecord
 from .errors import ActionFailed, ErrorInfo, decode
 from .events import Event
+from .port import HttpResponse, SpanRecord
 
 
 class HostPort:

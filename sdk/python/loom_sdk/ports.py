@@ -14,9 +14,9 @@ from . import wire
 from ._proto import plugin_pb2 as pb
 from ._proto import plugin_pb2_grpc as pb_grpc
 from .calls import Call, Item, Result
-from .context import HttpResponse, SpanRecord
 from .errors import LoomError, PluginError
 from .events import Event
+from .port import HttpResponse, SpanRecord
 from .running import Running
 from .status import TOKEN_KEY, error_from_status
 
@@ -57,7 +57,9 @@ class RemotePort:
 
     async def invoke(self, call: Call) -> Result:
         items: list[Item] = []
-        messages = self._messages(wire.call_to_proto(call))
+        request = wire.call_to_proto(call)
+        request.idempotent_id = bool(call.id)
+        messages = self._messages(request)
         try:
             async for message in messages:
                 if not message.item:

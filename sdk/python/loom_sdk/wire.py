@@ -8,11 +8,11 @@ from typing import Any
 
 from ._proto import plugin_pb2 as pb
 from .calls import Call, Item, Result
-from .context import HttpResponse, SpanRecord
 from .driver import parse_arguments
 from .errors import ActionFailed, InvalidArguments, mapping_of
 from .events import Event, QoS
 from .plugin import CapabilitySpec, SubscriptionSpec
+from .port import HttpResponse, SpanRecord
 from .status import error_from_proto, error_to_proto
 
 RUNNING = "running:"

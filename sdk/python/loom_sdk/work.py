@@ -17,10 +17,11 @@ from ._proto import plugin_pb2 as pb
 from .blocking import BlockingPort
 from .calls import Result
 from .child import exit_now, resident_bytes
-from .context import AsyncPort, Identity
+from .context import Identity
 from .driver import Driver, negotiate
 from .errors import CapabilityNotFound, DeadlineExceeded, LoomError, QuotaExceeded
 from .plugin import Bound, Plugin
+from .port import AsyncPort
 from .running import Running, current
 from .status import error_to_proto
 

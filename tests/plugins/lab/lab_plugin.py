@@ -108,6 +108,8 @@ class Lab(Plugin):
     def heard(self, ctx: Context, event: Event) -> None:
         if event.type == "bad":
             raise RuntimeError("cannot read this")
+        if event.type == "nap":
+            time.sleep(0.2)
         ctx.publish("echo", event.type, event.payload, metadata={"topic": event.topic})
 
     @on_event("anotes")
