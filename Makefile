@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench soak proto install models wasm clean
+.PHONY: demo test coverage lint bench soak proto install models wasm clean
 
 demo: install models wasm
 	$(BIN)/loom demo
 
 test: install models wasm
 	$(BIN)/python -m pytest -m "not soak"
+
+# Without the tests over the `fake` tier: what is counted here ran over real plugins.
+coverage: install models wasm
+	$(BIN)/python -m pytest -m "not soak" --cov --cov-report=term-missing:skip-covered \
+	    $$(grep -lw Rig tests/test_*.py | sed 's/^/--ignore=/')
 
 lint: install
 	$(BIN)/ruff check .

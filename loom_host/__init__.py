@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loom_sdk import Event, QoS, Result
 
-    from .config import Settings, load_settings
+    from .config import load_settings
     from .host import Host
+    from .settings import Settings
 
 __all__ = ["Event", "Host", "QoS", "Result", "Settings", "load_settings"]
 
-_HOMES = {"Host": f"{__name__}.host"} | dict.fromkeys(
-    ("Settings", "load_settings"), f"{__name__}.config"
-)
+_HOMES = {
+    "Host": f"{__name__}.host",
+    "Settings": f"{__name__}.settings",
+    "load_settings": f"{__name__}.config",
+}
 
 
 def __getattr__(name: str) -> Any:

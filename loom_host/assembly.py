@@ -12,7 +12,7 @@ from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.models import models_dir
 
 from . import discovery
-from .config import PluginSettings, Settings
+from .endpoint import Endpoint, endpoint_of
 from .folders import Folder
 from .folders import granted as granted_folders
 from .grants import Grants, grant
@@ -20,6 +20,7 @@ from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import tightest
 from .runtimes.base import PluginSpec
+from .settings import PluginSettings, Settings
 
 START_TIMEOUT_S = {"native": 60.0, "grpc": 60.0, "wasm": 180.0}
 """A model is loaded at start; a component may first be built and compiled."""
@@ -54,7 +55,7 @@ def chosen(settings: Settings, manifests: Mapping[str, Manifest]) -> list[str]:
     """
     names = []
     for name, own in settings.plugins.items():
-        manifest = _known(name, manifests)
+        manifest = known(name, manifests)
         if not own.enabled or (own.role and name not in settings.roles.get(own.role, ())):
             continue
         listed = [settings.providers.get(c.name) for c in manifest.capabilities]
@@ -65,7 +66,8 @@ def chosen(settings: Settings, manifests: Mapping[str, Manifest]) -> list[str]:
     return names
 
 
-def _known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
+def known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
+    """Raises ConfigError with a suggestion."""
     if name in manifests:
         return manifests[name]
     near = get_close_matches(name, manifests, n=1)
@@ -76,20 +78,21 @@ def _known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
 def _check_names(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
     for agent, bound in settings.agents.items():
         if bound.plugin and bound.plugin not in settings.plugins:
-            hint = _hint(bound.plugin, settings.plugins)
+            hint = hint_at(bound.plugin, settings.plugins)
             raise ConfigError(f"[agents.{agent}] plugin = {bound.plugin!r} has no table; {hint}")
     named = [(f"[providers] {k}", v) for k, v in settings.providers.items()]
     named += [(f"[roles] {k}", v) for k, v in settings.roles.items()]
     for where, names in named:
         for name in names:
             if name not in settings.plugins:
-                hint = _hint(name, settings.plugins)
+                hint = hint_at(name, settings.plugins)
                 raise ConfigError(f"{where}: {name!r} has no table; {hint}")
-            _known(name, manifests)
+            known(name, manifests)
     _check_capabilities(settings, manifests)
 
 
-def _hint(name: str, tables: Collection[str]) -> str:
+def hint_at(name: str, tables: Collection[str]) -> str:
+    """What to do about the name of a plugin that has no table."""
     near = get_close_matches(name, tables, n=1)
     return f"did you mean {near[0]!r}?" if near else f"add [plugins.{name}]"
 
@@ -113,14 +116,9 @@ def _check_capabilities(settings: Settings, manifests: Mapping[str, Manifest]) -
 def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHandle:
     """Raises ConfigError or PluginLoadError that name the line to mend."""
     own = settings.plugins[name]
-    tier = own.tier or manifest.tier
-    if tier not in manifest.tiers:
-        raise ConfigError(
-            f"[plugins.{name}] tier = {tier!r}: {manifest.id} claims only "
-            f"{', '.join(manifest.tiers)}"
-        )
+    tier = _tier(name, manifest, own)
     first_party = discovery.is_first_party(manifest)
-    if tier == "native" and not first_party:
+    if own.enabled and tier == "native" and not first_party:
         _check_trust(name, manifest, own)
     grants = grant(name, manifest, own.allow)
     try:
@@ -141,16 +139,41 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
         cache_dir=settings.host.cache_dir / "plugins" / manifest.id,
         env=_environment(grants.allowed.get("env", ())),
         folders=_folders(name, grants, own),
-        first_party=first_party,
+        first_party=first_party and not own.address,
         instances=manifest.instances,
         isolation=own.isolation,
         marshal=own.marshal or settings.host.marshal,
         idle_s=own.idle_s,
         sandbox=own.sandbox or manifest.sandbox,
         start_timeout_s=START_TIMEOUT_S[tier],
+        remote=_remote(name, manifest, own),
     )
     slots = Slots(manifest.id, quotas.concurrency, quotas.rate)
     return PluginHandle(manifest, own, grants, spec, slots)
+
+
+def _tier(name: str, manifest: Manifest, own: PluginSettings) -> str:
+    tier = own.tier or ("grpc" if own.address else manifest.tier)
+    if own.address and tier != "grpc":
+        raise ConfigError(f"[plugins.{name}] tier = {tier!r}: a plugin with an `address` is grpc")
+    if tier not in manifest.tiers:
+        raise ConfigError(
+            f"[plugins.{name}] tier = {tier!r}: {manifest.id} claims only "
+            f"{', '.join(manifest.tiers)}"
+        )
+    return tier
+
+
+def _remote(name: str, manifest: Manifest, own: PluginSettings) -> Endpoint | None:
+    if not own.address:
+        return None
+    remote = endpoint_of(own.address, own.tls, own.insecure, own.keepalive_s)
+    if manifest.instances == "single" and len(remote.targets) > 1:
+        raise ConfigError(
+            f'[plugins.{name}] address: {manifest.id} keeps state (instances = "single"), so it '
+            f"has one address, not {len(remote.targets)}"
+        )
+    return remote
 
 
 def _folders(name: str, grants: Grants, own: PluginSettings) -> tuple[Folder, ...]:

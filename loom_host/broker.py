@@ -24,12 +24,12 @@ from loom_sdk.errors import (
     mapping_of,
 )
 
-from .config import Policy
 from .dispatch import REPEATABLE, Request, dispatch
-from .handle import ALIVE, InFlight, PluginHandle
+from .handle import ALIVE, InFlight, PluginHandle, Replaced
 from .kept import KeptResults
 from .registry import Offer, Registry, validate
 from .router import Candidate, Decision, decide
+from .settings import Policy
 from .telemetry import Span, Tracer, current
 
 MAX_DEPTH = 8
@@ -66,6 +66,18 @@ class Broker:
     def register(self, handle: PluginHandle) -> None:
         """Take up what a plugin provides, by its manifest, completed by what it said at Init."""
         self._registry.register(handle)
+
+    def withdraw(self, handle: PluginHandle) -> None:
+        """Route nothing to it any more; a call that only it could serve is told its reason."""
+        self._registry.withdraw(handle)
+
+    def offered(self, handle: PluginHandle) -> set[str]:
+        """Names of what it provides now."""
+        return self._registry.offered(handle)
+
+    def replace(self, old: PluginHandle, new: PluginHandle) -> None:
+        """Put `new`, which registers next, in the place of `old` in the order of providers."""
+        self._registry.replace(old, new)
 
     def capabilities(self) -> dict[str, list[Offer]]:
         """Every capability with its providers in the operator's order."""
@@ -136,7 +148,7 @@ class Broker:
     async def _serve(self, request: Request) -> Result:
         try:
             offers = self._registry.find(request.capability)
-        except CapabilityNotFound:
+        except (CapabilityNotFound, NoProvider):
             self._on_no_route(request.capability)
             raise
         validate(offers[0], request.arguments)
@@ -156,6 +168,11 @@ class Broker:
                 validate(offer, request.arguments)
             try:
                 return await self._attempt(offer, request)
+            except Replaced:
+                tries += 1  # it was not one: the plugin never saw the call
+                offers = self._registry.find(request.capability)
+                candidates = self._candidates(request, offers, policy)
+                order = cycle(candidates)
             except LoomError as error:
                 if not tries or not self._may_go_on(offer, request, error, len(candidates)):
                     raise
@@ -191,18 +208,24 @@ class Broker:
         finally:
             current.reset(token)
             took = time.perf_counter() - began
-            handle.counters.calls += 1
-            if failure is not None:
-                handle.counters.errors += 1
-            status = _status(failure) if failure else "ok"
-            self._observe(request.capability, handle.name, status, took)
-            if span.sampled:
-                _describe(span, handle, request)
-                span.end(failure)
+            if not isinstance(failure, Replaced):
+                self._count(handle, request, failure, took)
+                if span.sampled:
+                    _describe(span, handle, request)
+                    span.end(failure)
         handle.observe(took * 1000)
         handle.counters.inside_us += result.elapsed_us
         result.provider = handle.name
         return result
+
+    def _count(
+        self, handle: PluginHandle, request: Request, failure: BaseException | None, took: float
+    ) -> None:
+        handle.counters.calls += 1
+        if failure is not None:
+            handle.counters.errors += 1
+        status = _status(failure) if failure else "ok"
+        self._observe(request.capability, handle.name, status, took)
 
 
 def _status(failure: BaseException) -> str:

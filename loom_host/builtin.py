@@ -13,13 +13,13 @@ from loom_sdk.errors import CapabilityNotFound
 from loom_sdk.plugin import CapabilitySpec
 
 from .broker import Broker
-from .config import PluginSettings
 from .grants import Grants
 from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import Quotas
 from .registry import Offer
 from .runtimes.base import Declaration, PluginSpec, Usage
+from .settings import PluginSettings
 
 CAPABILITIES = (
     CapabilitySpec(

@@ -8,143 +8,30 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from loom_sdk.errors import ConfigError
 
+from .endpoint import check_remote, tls_table
 from .grants import KINDS
 from .network import parse_rule
 from .quotas import Quotas, parse_quotas
-
-SANDBOXES = ("strict", "standard", "none")
-MARSHALS = ("direct", "stock")
-PRIVACY = ("public", "sensitive", "private", "local-only")
-
-
-@dataclass(frozen=True, slots=True)
-class HostSettings:
-    """[host]"""
-
-    data_dir: Path = Path()
-    """Kept across starts: storage, plugins' own folders. Default $XDG_DATA_HOME/loom."""
-    cache_dir: Path = Path()
-    """Compiled components. Default $XDG_CACHE_HOME/loom."""
-    runtime_dir: Path = Path()
-    """Sockets. Default $XDG_RUNTIME_DIR/loom, else a private folder below the temporary one."""
-    plugin_paths: tuple[str, ...] = ()
-    """Folders with plugins beside the first-party ones; relative to the file."""
-    control: bool = True
-    """Whether the command line can talk to the running host."""
-    publish_wait_ms: int = 250
-    """Longest wait of a publisher for a full Batched or Background queue."""
-    stop_grace_ms: int = 3000
-    """Time a plugin gets to stop before it is killed."""
-    require_enforced: bool = False
-    """Refuse to start where a quota cannot be enforced."""
-    marshal: str = "direct"
-    """How values enter and leave wasm plugins: `direct`, or wasmtime's own `stock` conversions."""
-
-
-@dataclass(frozen=True, slots=True)
-class TelemetrySettings:
-    """[telemetry]"""
-
-    sample_ratio: float = 1.0
-    """Share of traces that are recorded, 0 to 1."""
-    log_level: str = "warning"
-    log_format: str = "text"
-    """`text` or `json`."""
-    http_port: int = 0
-    """Loopback port of /metrics and /healthz; 0: none."""
-
-
-@dataclass(frozen=True, slots=True)
-class PluginSettings:
-    """[plugins.NAME]"""
-
-    enabled: bool = True
-    path: str = ""
-    """A `.wasm` component without a manifest, relative to the file: its types tell what it is."""
-    tier: str = ""
-    """Overrides the manifest's default, among the tiers it claims."""
-    trusted: bool = False
-    """Needed for code in the host that is not first-party, together with `code`."""
-    code: str = ""
-    """`sha256:...` of the plugin's folder; `loom check` prints it."""
-    start: str = "eager"
-    """`eager`: the host waits for it; `background`: calls wait for it instead."""
-    isolation: str = ""
-    """Where a wasm plugin runs: `thread` of the host or a locked-down `process`. Default: `thread`
-    where it is first-party, else `process`."""
-    marshal: str = ""
-    """Of a wasm plugin: `direct` or `stock`. Default: as in [host]."""
-    idle_s: float = 60.0
-    """Seconds without a call after which a wasm plugin's process ends; 0: never."""
-    sandbox: str = ""
-    """Of a grpc plugin: `strict`, `standard` or `none`. Default: `standard` where it is
-    first-party, else `strict`."""
-    role: str = ""
-    """With a role, it only runs where `[roles]` names it."""
-    quality: float = 0.7
-    """The operator's confidence in its answers, 0 to 1, for the router."""
-    cost: float = 0.0
-    """Estimated cost of a call, in the unit of `routing.cost_cap`."""
-    allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    folders: Mapping[str, str] = field(default_factory=dict)
-    """Where each folder that `allow.filesystem` names is, relative to the file."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    quotas: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """[agents.NAME.parameters] routing.*"""
-
-    privacy: str = "sensitive"
-    latency_budget_ms: float = 200.0
-    cost_cap: float = 0.01
-    quality_threshold: float = 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """[agents.NAME]"""
-
-    plugin: str = ""
-    policy: Policy = field(default_factory=Policy)
-
-
-@dataclass(frozen=True, slots=True)
-class SecretSettings:
-    """[secrets.NAME]: exactly one of the three."""
-
-    env: str = ""
-    file: str = ""
-    """A file that only its owner may read (0600)."""
-    command: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The whole of `loom.toml`."""
-
-    host: HostSettings = field(default_factory=HostSettings)
-    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
-    plugins: Mapping[str, PluginSettings] = field(default_factory=dict)
-    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Capability to plugin names, in order of preference."""
-    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Role (`vad`, `wake`) to the plugins that fill it; others with that role stay off."""
-    agents: Mapping[str, AgentSettings] = field(default_factory=dict)
-    secrets: Mapping[str, SecretSettings] = field(default_factory=dict)
-    path: Path | None = None
-    """The file that was read."""
-
+from .settings import (
+    MARSHALS,
+    PRIVACY,
+    SANDBOXES,
+    AgentSettings,
+    HostSettings,
+    PluginSettings,
+    Policy,
+    SecretSettings,
+    Settings,
+    TelemetrySettings,
+)
+from .tables import check_keys, read_toml
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -160,7 +47,7 @@ def load_settings(
     data: dict[str, Any] = {}
     file = Path(path) if path is not None else None
     if file is not None:
-        data = _read(file)
+        data = read_toml(file)
     data = merge(data, overrides or {})
     return parse_settings(merge(_profile(data.pop("extends", "")), data), file)
 
@@ -172,17 +59,8 @@ def _profile(name: Any) -> dict[str, Any]:
     if not isinstance(name, str) or name not in profiles:
         known = ", ".join(profiles)
         raise ConfigError(f"extends = {name!r}: no such profile; known: {known}")
-    data = _read(profiles[name])
+    data = read_toml(profiles[name])
     return merge(_profile(data.pop("extends", "")), data)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +77,7 @@ def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Setting
     """The checked form of a parsed `loom.toml`. Raises ConfigError."""
     where = str(path or "settings")
     known = [item.name for item in fields(Settings) if item.name != "path"]
-    _check(data, ["extends", *known], where)
+    check_keys(data, ["extends", *known], where)
     base = path.parent.resolve() if path else Path.cwd()
     return Settings(
         host=_host(_table(data, "host", where), base, where),
@@ -211,14 +89,6 @@ def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Setting
         secrets={n: _secret(n, t, where) for n, t in _tables(data, "secrets", where)},
         path=path,
     )
-
-
-def _check(table: Mapping[str, Any], known: list[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 
 def _table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -249,7 +119,7 @@ def _typed(kind: type[Any], table: Mapping[str, Any], where: str) -> dict[str, A
     """Values of a flat table, checked against the defaults' types."""
     defaults = kind()
     known = {item.name: getattr(defaults, item.name) for item in fields(kind)}
-    _check(table, list(known), where)
+    check_keys(table, list(known), where)
     checked: dict[str, Any] = {}
     for key, value in table.items():
         checked[key] = _like(known[key], value, f"{where} {key}")
@@ -320,7 +190,7 @@ def _telemetry(table: Mapping[str, Any], where: str) -> TelemetrySettings:
 def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> PluginSettings:
     place = f"{where} [plugins.{name}]"
     plain = {k: v for k, v in table.items() if k not in _TABLES}
-    _check(table, [item.name for item in fields(PluginSettings)], place)
+    check_keys(table, [item.name for item in fields(PluginSettings)], place)
     values = _typed(PluginSettings, plain, place)
     if values.get("start", "eager") not in ("eager", "background"):
         raise ConfigError(f"{place} start: must be 'eager' or 'background'")
@@ -341,8 +211,11 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
         parse_quotas(quotas, Quotas())
     except ValueError as error:
         raise ConfigError(f"{place} quotas: {error}") from error
+    tls = tls_table(_table(table, "tls", place), base, f"{place} tls")
+    check_remote(table, tls, place)
     return PluginSettings(
         **values,
+        tls=tls,
         allow=_allow(_table(table, "allow", place), f"{place} allow"),
         folders=_folders(_table(table, "folders", place), base, f"{place} folders"),
         config=dict(_table(table, "config", place)),
@@ -350,7 +223,7 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
     )
 
 
-_TABLES = ("allow", "folders", "config", "quotas")
+_TABLES = ("tls", "allow", "folders", "config", "quotas")
 
 
 def _folders(table: Mapping[str, Any], base: Path, where: str) -> dict[str, str]:
@@ -369,7 +242,7 @@ def _component(path: str, base: Path, place: str) -> str:
 
 def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     """Lists of texts by kind; `storage = true` is short for its only value."""
-    _check(table, list(KINDS), where)
+    check_keys(table, list(KINDS), where)
     try:
         for rule in _texts(table.get("network", ()), f"{where} network"):
             parse_rule(rule)
@@ -385,9 +258,9 @@ def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
 
 def _agent(name: str, table: Mapping[str, Any], where: str) -> AgentSettings:
     place = f"{where} [agents.{name}]"
-    _check(table, ["plugin", "parameters"], place)
+    check_keys(table, ["plugin", "parameters"], place)
     parameters = _table(table, "parameters", place)
-    _check(parameters, ["routing"], f"{place} parameters")
+    check_keys(parameters, ["routing"], f"{place} parameters")
     routing = _table(parameters, "routing", f"{place} parameters")
     policy = Policy(**_typed(Policy, routing, f"{place} parameters routing"))
     if policy.privacy not in PRIVACY:

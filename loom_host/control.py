@@ -11,7 +11,8 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from loom_sdk.errors import InvalidArguments, LoomError, PluginUnhealthy, encode
 
 from . import status
 from .host import Host
+from .log_lines import log_rows
 
 LINE_LIMIT = 32 * 1024**2
 
@@ -88,15 +90,16 @@ class ControlServer:
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
         try:
             request = json.loads(line)
-            async for data in self._dispatch(request):
-                await _write(writer, {"ok": True, "data": data})
+            async with contextlib.aclosing(self._dispatch(request)) as answers:
+                async for data in answers:
+                    await _write(writer, {"ok": True, "data": data})
         except ConnectionError:
             raise
         except Exception as error:
             info = encode(error)
             await _write(writer, {"ok": False, "code": info.code, "message": info.message})
 
-    async def _dispatch(self, request: dict[str, Any]) -> AsyncIterator[Any]:
+    async def _dispatch(self, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         host, op = self._host, request.get("op")
         if op == "ps":
             yield status.plugin_rows(host)
@@ -115,6 +118,12 @@ class ControlServer:
         elif op == "events":
             async for row in self._events(request):
                 yield row
+        elif op == "logs":
+            async with contextlib.aclosing(log_rows(host, request)) as rows:
+                async for row in rows:
+                    yield row
+        elif op in ("swap", "disable", "enable"):
+            yield await self._change(request)
         elif op == "stop":
             self.stop_requested.set()
             yield {"stopping": True}
@@ -136,6 +145,19 @@ class ControlServer:
             "payload": base64.b64encode(result.payload).decode(),
             "items": [item.output for item in result.items],
         }
+
+    async def _change(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns when it is done; a client that leaves does not break it off."""
+        host, op, name = self._host, request["op"], str(request["plugin"])
+        if op == "swap":
+            with_, tier = str(request.get("with", "")), str(request.get("tier", ""))
+            return asdict(await host.swap(name, with_, tier=tier, config=request.get("config", {})))
+        if op == "disable":
+            await host.disable(name, str(request["reason"]))
+        else:
+            await host.enable(name)
+        handle = host.plugins[name]
+        return {"plugin": name, "state": handle.state, "reason": handle.reason}
 
     async def _publish(self, request: dict[str, Any]) -> dict[str, Any]:
         span = self._host.telemetry.tracer.start(f"cli {request['topic']}")

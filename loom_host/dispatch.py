@@ -17,11 +17,11 @@ from loom_sdk.errors import (
 )
 from loom_sdk.events import new_id
 
-from .config import Policy
 from .deadline import Deadline
 from .handle import ALIVE, InFlight, OnItem, PluginHandle
 from .registry import Offer
 from .runtimes.base import PluginInstance, serving
+from .settings import Policy
 
 DEFAULT_TIMEOUT_MS = 30_000
 REPEATABLE = ("none", "idempotent")
@@ -96,17 +96,27 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
     except TimeoutError as error:
         raise _too_late(offer, request, allowed, queued) from error
     except PluginCrashed as error:
-        own = error.plugin_id == handle.spec.id  # else one that it called crashed
-        if request.dispatched and own and offer.spec.effects not in REPEATABLE:
-            raise OutcomeUnknown(
-                f"{request.capability} broke off and may or may not have happened: {error.message}"
-            ) from error
+        _check_known(offer, request, error)
         raise
-    except (QuotaExceeded, DeadlineExceeded):
-        handle.counters.quota_hits += not flight.refused  # else they were counted
+    except (QuotaExceeded, DeadlineExceeded) as error:
+        _count(handle, flight, error)
         raise
     result.items = request.items
     return result
+
+
+def _count(handle: PluginHandle, flight: InFlight, error: LoomError) -> None:
+    if not flight.refused:  # else it was counted
+        handle.counters.hit(error.quota if isinstance(error, QuotaExceeded) else "deadline_ms")
+
+
+def _check_known(offer: Offer, request: Request, error: PluginCrashed) -> None:
+    """Raises OutcomeUnknown where the call may have happened and may not be repeated."""
+    own = error.plugin_id == offer.handle.spec.id  # else one that it called crashed
+    if request.dispatched and own and offer.spec.effects not in REPEATABLE:
+        raise OutcomeUnknown(
+            f"{request.capability} broke off and may or may not have happened: {error.message}"
+        ) from error
 
 
 def _flight(handle: PluginHandle, request: Request, deadline: float, traceparent: str) -> InFlight:
@@ -137,7 +147,7 @@ async def _instance(
             return instance
         began = time.monotonic()
         limit.restart(max(0.0, request.deadline - began))
-        await instance.wake()
+        await handle.rouse(instance)
         now = time.monotonic()
         flight.deadline = min(flight.deadline + now - began, request.deadline)
         limit.restart(max(0.0, flight.deadline - now))
@@ -195,7 +205,7 @@ async def _wake(handle: PluginHandle, request: Request) -> None:
         async with asyncio.timeout(remaining):
             instance = await handle.ready()
             if instance.asleep and not handle.slots.full:
-                await instance.wake()
+                await handle.rouse(instance)
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"{request.capability}: {handle.name} was not ready within {remaining:.1f} s",
@@ -205,6 +215,7 @@ async def _wake(handle: PluginHandle, request: Request) -> None:
 
 def _too_late(offer: Offer, request: Request, allowed: float, queued: bool) -> LoomError:
     handle = offer.handle
+    handle.counters.hit("concurrency" if queued else "deadline_ms")
     if queued:
         return QuotaExceeded(
             f"{handle.name} was busy with {handle.slots.active} call(s) for {allowed:.1f} s",
@@ -213,7 +224,6 @@ def _too_late(offer: Offer, request: Request, allowed: float, queued: bool) -> L
             limit=handle.slots.limit,
             used=handle.slots.limit + 1,
         )
-    handle.counters.quota_hits += 1
     unsure = request.dispatched and offer.spec.effects not in REPEATABLE
     return DeadlineExceeded(
         f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})"

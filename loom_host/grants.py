@@ -5,6 +5,7 @@ A permission is written `kind:value`, such as `publish:notes` or `network:https:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -198,6 +199,13 @@ class Audit:
             permission=f"{kind}:{value}",
         )
 
+    def note_missing(self, manifest: Manifest, grants: Grants) -> None:
+        """What was asked for and is silently not had, so that `why-denied` can tell."""
+        for kind, value in missing(manifest, grants):
+            if kind in ("subscribe", "provide", "devices", "filesystem", "env"):
+                with contextlib.suppress(PermissionDenied):
+                    self.refuse(grants, kind, value, level=logging.INFO)
+
     def _log(self, level: int, plugin: str, kind: str, value: str) -> None:
         key = (plugin, kind, value)
         if key not in self._logged and len(self._logged) < 1_000:
@@ -253,6 +261,7 @@ _HEARD = (
 )
 _OPEN_TIERS = {
     "native": "runs in the host: nothing is isolated",
+    "remote": "runs at its address: nothing that it does there is isolated by this host",
     "open": "runs as the host's user: network and files are not isolated",
 }
 _REACH: Iterable[tuple[str, str]] = (

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from loom_sdk import Item
-from loom_sdk.errors import PluginUnhealthy, QuotaExceeded
+from loom_sdk.errors import LoomError, PluginUnhealthy, QuotaExceeded
 
-from .config import PluginSettings
 from .grants import Grants
 from .manifest import Manifest
 from .runtimes.base import PluginInstance, PluginSpec
+from .settings import PluginSettings
 from .telemetry import Redactor
 
 STATES = ("discovered", "starting", "ready", "degraded", "draining", "stopped", "failed")
@@ -26,6 +26,13 @@ NOTICE_S = 0.1
 """A crash reaches its callers before the supervisor; so long they wait for it to catch up."""
 
 OnItem = Callable[[Item], Awaitable[None]]
+
+
+class Replaced(PluginUnhealthy):
+    """Another took the plugin's place before the call reached it: it goes to that one instead.
+
+    Never told to a caller.
+    """
 
 
 def _nobody(error: Exception) -> None: ...
@@ -66,11 +73,21 @@ class Counters:
     events: int = 0
     errors: int = 0
     restarts: int = 0
+    swaps: int = 0
     quota_hits: int = 0
+    hits: dict[str, int] = field(default_factory=dict)
+    """The same by quota."""
+    lines_dropped: int = 0
+    """Log lines and lines of output for which its quotas had no room."""
     peak_memory: int = 0
     inside_us: int = 0
     latency_ms: float | None = None
     """Moving average, weight 0.2 on the newest."""
+
+    def hit(self, quota: str) -> None:
+        """It went over a quota."""
+        self.quota_hits += 1
+        self.hits[quota] = self.hits.get(quota, 0) + 1
 
 
 class Slots:
@@ -79,7 +96,8 @@ class Slots:
     def __init__(self, plugin_id: str, limit: int, rate: float) -> None:
         self.plugin_id, self.limit, self.rate = plugin_id, limit, rate
         self.active = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._closed: Callable[[], Exception] | None = None
         self._tokens, self._refilled = max(rate, 1.0), time.monotonic()
 
     @property
@@ -107,9 +125,14 @@ class Slots:
         return False
 
     async def acquire(self) -> None:
-        """Wait for a free place, first come first served. Raises QuotaExceeded."""
+        """Wait for a free place, first come first served.
+
+        Raises QuotaExceeded, or as it was closed.
+        """
         if self.taken():
             return
+        if self._closed is not None:
+            raise self._closed()
         if len(self._waiting) >= WAITING_MAX:
             raise QuotaExceeded(
                 f"{self.plugin_id} is busy and {WAITING_MAX} calls wait for it already",
@@ -118,24 +141,36 @@ class Slots:
                 limit=self.limit,
                 used=self.active + WAITING_MAX,
             )
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
-            await future
+            given = await future
         except asyncio.CancelledError:
             if not future.cancelled():
-                self.release()
+                if future.result():
+                    self.release()
             elif future in self._waiting:
                 self._waiting.remove(future)
             raise
+        if not given:
+            assert self._closed is not None
+            raise self._closed()
 
     def release(self) -> None:
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                future.set_result(None)  # the place passes on, `active` stays
+                future.set_result(True)  # the place passes on, `active` stays
                 return
         self.active -= 1
+
+    def close(self, why: Callable[[], Exception]) -> None:
+        """Nobody waits any more: who does gets the error. Places in use are given back as ever."""
+        self._closed = why
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(False)
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +190,10 @@ class PluginHandle:
     log_lines: deque[str] = field(default_factory=lambda: deque(maxlen=50))
     redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what the plugin says of itself: errors, log lines, reasons."""
+    heir: PluginHandle | None = None
+    """Who took its place: what waits for it goes there."""
+    note: str = ""
+    """How far a swap is, or why the last one was rolled back."""
     name: str = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -163,8 +202,9 @@ class PluginHandle:
 
     @property
     def placement(self) -> str:
-        """`cloud` where data may leave the machine: a network grant, or unlisted native code."""
-        if self.grants.allowed.get("network"):
+        """`cloud` where data may leave the machine: a network grant, an address, or unlisted native
+        code."""
+        if self.spec.remote is not None or self.grants.allowed.get("network"):
             return "cloud"
         trusted = self.spec.first_party or self.settings.trusted
         return "local" if self.spec.tier != "native" or trusted else "cloud"
@@ -184,12 +224,32 @@ class PluginHandle:
         self._changed = asyncio.Event()
 
     async def ready(self) -> PluginInstance:
-        """The instance, once it serves. Raises PluginUnhealthy when it will not."""
+        """The instance, once it serves. Raises as `gone` when it will not."""
         while self.instance is None or self.state not in ALIVE:
             if not self.waking:
-                raise PluginUnhealthy(self.explain(), plugin_id=self.spec.id)
+                raise self.gone()
             await self._changed.wait()
         return self.instance
+
+    async def rouse(self, instance: PluginInstance) -> None:
+        """`instance.wake()`. Raises Replaced where the instance gave its place up meanwhile."""
+        try:
+            await instance.wake()
+        except LoomError:
+            if self.heir is None:
+                raise
+            raise self.gone() from None
+
+    def gone(self) -> PluginUnhealthy:
+        """Why it takes nothing: the error, or Replaced where another does."""
+        kind = PluginUnhealthy if self.heir is None else Replaced
+        return kind(self.explain(), plugin_id=self.spec.id)
+
+    def yield_to(self, heir: PluginHandle | None, reason: str) -> None:
+        """Take no more; what it has in hand goes on. What waits goes to the heir, or fails."""
+        self.heir = heir
+        self.become("draining", reason)
+        self.slots.close(self.gone)
 
     async def noticed(self) -> None:
         """After a crash: wait, briefly, until the supervisor has taken the instance away."""

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from importlib import import_module
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from loom_sdk import Event, Item, Result
-from loom_sdk.errors import ConfigError, PermissionDenied, PluginLoadError
 
-from . import assembly
+from . import lineup
 from .broker import Broker
 from .builtin import host_handle
 from .bus import MemoryBus
-from .config import Settings, load_settings
+from .changes import Changeable, Changes, Swapped, Wish
+from .config import load_settings
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .egress import Egress
-from .grants import Audit, missing
+from .grants import Audit
 from .handle import PluginHandle
 from .host_api import HostApi, HostParts
 from .pump import Pump
 from .runtimes.base import HostServices, Runtime
 from .secret_store import Secrets
+from .settings import Settings
+from .start_order import check_enforced
 from .storage import MemoryStore, RocksStore, Store
 from .supervisor import Supervisor
 from .telemetry import Telemetry
+from .tiers import Tiers
 
 log = logging.getLogger("loom.host")
 
@@ -54,29 +55,14 @@ class Host:
         self.audit = Audit()
         self.telemetry = Telemetry(self.settings.telemetry)
         self.audit.redact = self.telemetry.redactor.text
-        self.bus = MemoryBus(
-            self.settings.host.publish_wait_ms,
-            on_publish=self.telemetry.on_publish,
-            on_dispatch=self.telemetry.on_dispatch,
-        )
+        self.bus = self._make_bus()
         self.telemetry.watch_bus(self.bus.stats)
         self.telemetry.watch_mailboxes(self._mailboxes)
-        self.broker = Broker(
-            self.telemetry.tracer,
-            self.telemetry.on_action,
-            self.settings.providers,
-            {name: agent.policy for name, agent in self.settings.agents.items()},
-            on_route=self.telemetry.on_route,
-            on_no_route=self.telemetry.on_no_route,
-        )
+        self.broker = self._make_broker()
         self.plugins: dict[str, PluginHandle] = {}
         self._pumps: list[Pump] = []
-        self._runtimes = dict(runtimes) if runtimes is not None else {}
-        self._lazy_runtimes = runtimes is None
-        kept = self.settings.path is not None
-        self._store = store or (
-            RocksStore(self.settings.host.data_dir / "store") if kept else MemoryStore()
-        )
+        self._tiers = Tiers(self.settings, runtimes)
+        self._store = store or self._make_store()
         self._egress = Egress(self.audit)
         self._parts = HostParts(
             self.bus,
@@ -87,12 +73,13 @@ class Host:
             Secrets(self.settings.secrets, self.telemetry.redact),
             self.telemetry.tracer,
         )
-        self._supervisor = Supervisor(
-            self._runtime,
-            self._services,
-            self._changed,
-            self.settings.host.stop_grace_ms / 1000,
-        )
+        grace_s = self.settings.host.stop_grace_ms / 1000
+        self._supervisor = Supervisor(self._tiers.runtime, self._services, self._changed, grace_s)
+        changeable = Changeable(
+            self.plugins, self._pumps, self.broker, self._supervisor, self._remake,
+            self._open_pump, self.settings.host,
+        )  # fmt: skip
+        self._changes = Changes(changeable)
 
     @classmethod
     def from_config(
@@ -100,6 +87,28 @@ class Host:
     ) -> Host:
         """Raises ConfigError where the file is wrong."""
         return cls(load_settings(path, overrides))
+
+    def _make_bus(self) -> MemoryBus:
+        return MemoryBus(
+            self.settings.host.publish_wait_ms,
+            on_publish=self.telemetry.on_publish,
+            on_dispatch=self.telemetry.on_dispatch,
+        )
+
+    def _make_broker(self) -> Broker:
+        return Broker(
+            self.telemetry.tracer,
+            self.telemetry.on_action,
+            self.settings.providers,
+            {name: agent.policy for name, agent in self.settings.agents.items()},
+            on_route=self.telemetry.on_route,
+            on_no_route=self.telemetry.on_no_route,
+        )
+
+    def _make_store(self) -> Store:
+        if self.settings.path is None:
+            return MemoryStore()
+        return RocksStore(self.settings.host.data_dir / "store")
 
     # -- life
 
@@ -118,47 +127,26 @@ class Host:
         """Start every chosen plugin; returns when the eager ones are ready or have failed."""
         began = time.monotonic()
         await self.telemetry.start(self._health)
-        self._assemble()
         self.broker.register(host_handle(self.broker, self.plugins, Path()))
-        for handle in self.plugins.values():
+        chosen = self._line_up()
+        for handle in chosen:
             self.broker.register(handle)
-            self._note_missing(handle)
+            self.audit.note_missing(handle.manifest, handle.grants)
             self._open_pump(handle)
-        await self._supervisor.start(self.plugins.values())
+        await self._supervisor.start(chosen)
         self._require_enforced()
         self.started_at = time.time()
         self.telemetry.started(time.monotonic() - began)
         await self._announce()
 
-    def _assemble(self) -> None:
-        if not self.settings.plugins:
-            return
-        manifests = assembly.manifests_of(self.settings)
-        for name in assembly.chosen(self.settings, manifests):
-            try:
-                handle = assembly.make_handle(name, manifests[name], self.settings)
-            except PluginLoadError as error:
-                log.error("%s", error.message)
-                raise
+    def _line_up(self) -> list[PluginHandle]:
+        """Take up all plugins; those that are to run."""
+        for handle in lineup.line_up(self.settings):
             handle.redactor = self.telemetry.redactor
-            self.plugins[name] = handle
-
-    async def _runtime(self, tier: str) -> Runtime | None:
-        """The tier's runtime, made at first need; heavy libraries are imported beside the loop."""
-        if tier not in self._runtimes and self._lazy_runtimes:
-            if tier in _HEAVY:
-                await asyncio.to_thread(import_module, _HEAVY[tier])
-            self._runtimes.setdefault(tier, _RUNTIMES[tier](self.settings))
-        return self._runtimes.get(tier)
-
-    def _note_missing(self, handle: PluginHandle) -> None:
-        """What was asked for and is silently not had, so that `why-denied` can tell."""
-        for kind, value in missing(handle.manifest, handle.grants):
-            if kind in ("subscribe", "provide", "devices", "filesystem", "env"):
-                try:
-                    self.audit.refuse(handle.grants, kind, value, level=logging.INFO)
-                except PermissionDenied:
-                    continue
+            self.plugins[handle.name] = handle
+            if handle.state == "stopped":
+                self.broker.withdraw(handle)
+        return [handle for handle in self.plugins.values() if handle.state != "stopped"]
 
     def _open_pump(self, handle: PluginHandle) -> None:
         agent = next((n for n, a in self.settings.agents.items() if a.plugin == handle.name), "")
@@ -167,35 +155,24 @@ class Host:
         self._pumps.append(pump)
 
     def _require_enforced(self) -> None:
-        if not self.settings.host.require_enforced:
-            return
-        weak = [
-            f"{handle.name}: {quota} is {how}"
-            for handle in self.plugins.values()
-            if handle.instance is not None
-            for quota, how in handle.instance.enforcement.items()
-            if how != "enforced"
-        ]
-        if weak:
-            raise ConfigError(
-                "host.require_enforced is set, but this machine does not enforce: "
-                + "; ".join(weak)
-            )
+        if self.settings.host.require_enforced:
+            handles = self.plugins.values()
+            check_enforced({h.name: h.instance for h in handles if h.instance is not None})
 
     async def _announce(self) -> None:
-        names = ",".join(self.plugins)
+        names = ",".join(name for name, h in self.plugins.items() if h.state != "stopped")
         await self.bus.publish("loom.host", Event("host.ready", metadata={"plugins": names}))
 
     async def aclose(self) -> None:
         """Stop everything. Safe to call twice."""
         for pump in self._pumps:
             pump.stop_taking()
+        await self._changes.aclose()
         await self._supervisor.aclose()
         for pump in self._pumps:
             await pump.aclose()
         self._pumps.clear()
-        for runtime in self._runtimes.values():
-            await runtime.aclose()
+        await self._tiers.aclose()
         await self.bus.aclose()
         await self._egress.aclose()
         self._store.close()
@@ -253,9 +230,37 @@ class Host:
 
     def busy(self) -> bool:
         """Whether any event waits for a plugin or any plugin is at work."""
-        return any(h.slots.active for h in self.plugins.values()) or any(
-            pump.waiting for pump in self._pumps
-        )
+        at_work = (*self.plugins.values(), *self._changes.leaving)
+        return any(h.slots.active for h in at_work) or any(pump.waiting for pump in self._pumps)
+
+    async def swap(
+        self, name: str, other: str = "", *, tier: str = "", config: Mapping[str, Any] | None = None
+    ) -> Swapped:
+        """Put a new instance in a plugin's place, or `other` plugin; no call or event is lost.
+
+        Returns when the old one has ended what it had in hand; a caller that is cancelled does
+        not break the swap off. See docs/EXTENSIBILITY.md.
+
+        Args:
+            tier, config: how the new one runs; what they do not name stays as it is.
+
+        Raises:
+            PluginUnhealthy: the new one did not start or is not well; all is as it was.
+            ConfigError: the new one cannot take the place, or the settings are wrong.
+        """
+        return await self._changes.swap(name, other or name, Wish(tier, dict(config or {})))
+
+    async def disable(self, name: str, reason: str) -> None:
+        """Let a plugin end what it has in hand, within `stop_grace_ms`, and stop it.
+
+        Calls that only it could serve raise NoProvider with the reason. Nothing is written to
+        `loom.toml`. Raises ConfigError or PluginUnhealthy where there is nothing to disable.
+        """
+        await self._changes.disable(name, reason)
+
+    async def enable(self, name: str) -> None:
+        """Start a plugin that is switched off or has failed. Raises why it does not start."""
+        await self._changes.enable(name)
 
     # -- what the parts tell the host
 
@@ -263,11 +268,17 @@ class Host:
         """Events that wait, by agent or plugin; only those that hear anything."""
         return {pump.label: pump.waiting for pump in self._pumps if pump.subscriptions}
 
+    def _remake(self, name: str, wish: Wish) -> PluginHandle:
+        now = self.plugins.get(name)
+        handle = lineup.remake(name, self.settings, now, wish.tier, wish.config)
+        handle.redactor = self.telemetry.redactor
+        return handle
+
     def _services(self, handle: PluginHandle) -> HostServices:
         return HostApi(self._parts, handle)
 
     def _changed(self, handle: PluginHandle) -> None:
-        if handle.instance is not None:
+        if handle.serves:
             self.broker.register(handle)
         log.info("%s: %s %s", handle.name, handle.state, handle.reason)
         event = Event(
@@ -279,29 +290,3 @@ class Host:
     def _health(self) -> tuple[bool, dict[str, Any]]:
         states = {handle.name: handle.state for handle in self.plugins.values()}
         return all(state != "failed" for state in states.values()), {"plugins": states}
-
-
-def _native(settings: Settings) -> Runtime:
-    from .runtimes.native import NativeRuntime
-
-    return NativeRuntime()
-
-
-def _wasm(settings: Settings) -> Runtime:
-    from .runtimes.wasm.runtime import WasmRuntime
-
-    return WasmRuntime(settings.host.cache_dir)
-
-
-def _grpc(settings: Settings) -> Runtime:
-    from .runtimes.grpc.runtime import GrpcRuntime
-
-    return GrpcRuntime(settings.host.runtime_dir)
-
-
-_HEAVY = {tier: f"{__package__}.runtimes.{tier}.runtime" for tier in ("wasm", "grpc")}
-_RUNTIMES: Mapping[str, Callable[[Settings], Runtime]] = {
-    "native": _native,
-    "wasm": _wasm,
-    "grpc": _grpc,
-}

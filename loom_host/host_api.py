@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.errors import CapabilityError, DeadlineExceeded
@@ -23,7 +23,9 @@ from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .egress import Egress
 from .grants import Audit
 from .handle import InFlight, PluginHandle
+from .log_gaps import LogGaps
 from .meters import Meters
+from .runtimes.base import PluginSpec
 from .secret_store import Secrets
 from .storage import PluginStore, Store
 from .telemetry import Tracer
@@ -49,6 +51,14 @@ class HostParts:
     egress: Egress
     secrets: Secrets
     tracer: Tracer
+    counted: dict[str, PluginStore] = field(default_factory=dict)
+    """Storage by plugin id: what is used is counted once, for all instances of a plugin."""
+
+    def storage_of(self, spec: PluginSpec) -> PluginStore:
+        limit, kept = spec.quotas.storage_bytes, self.counted.get(spec.id)
+        if kept is None or kept.limit != limit:
+            kept = self.counted[spec.id] = PluginStore(self.store, spec.id, limit)
+        return kept
 
 
 class HostApi:
@@ -57,9 +67,10 @@ class HostApi:
     def __init__(self, parts: HostParts, handle: PluginHandle) -> None:
         self._parts = parts
         self._handle = handle
-        self._kv = PluginStore(parts.store, handle.spec.id, handle.spec.quotas.storage_bytes)
+        self._kv = parts.storage_of(handle.spec)
         self._log = logging.getLogger(f"loom.plugin.{handle.name}")
         self._meters = Meters(handle)
+        self._gaps = LogGaps(handle, self._log)
 
     def _check(self, kind: str, value: str, call_id: str = "") -> None:
         self._meters.request(call_id)
@@ -167,7 +178,8 @@ class HostApi:
         return await self._parts.secrets.get(name)
 
     def log(self, level: str, message: str, attributes: Mapping[str, str], call_id: str) -> None:
-        if not self._meters.line(len(message), attributes, call_id):
+        if quota := self._meters.line(len(message), attributes, call_id):
+            self._gaps.note(quota)
             return
         self._handle.log_lines.append(self._handle.redactor.text(message))
         flight = self._meters.flight(call_id)
@@ -188,7 +200,7 @@ class HostApi:
         if flight is None:
             return
         if not self._meters.text(size, span.attributes):
-            self._handle.counters.quota_hits += 1
+            self._handle.counters.hit("log_bytes")
             return
         # The plugin's clock is not believed: its span lies within the call, up to now.
         now = time.time_ns()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,13 @@ from loom_sdk.errors import BusError, ManifestError, ProtocolMismatch
 from loom_sdk.plugin import API_VERSION, CapabilitySpec, SubscriptionSpec
 from loom_sdk.topics import check_pattern
 
+from . import manifest_values as take
 from .folders import check_ask
 from .network import parse_rule
 from .quotas import Quotas, parse_quotas
 from .sockets import check_ask as check_socket
 from .sockets import is_socket
+from .tables import check_keys, read_toml
 
 TIERS = ("native", "wasm", "grpc")
 TYPES = ("feature_extractor", "model_backend", "tool", "actuator", "event_source", "agent")
@@ -38,8 +38,10 @@ _TABLES: dict[str, tuple[str, ...]] = {
     ),
     "events": ("subscribes", "publishes"),
     "events.subscribes": ("topic", "qos", "types", "concurrency"),
-    "permissions": PERMISSIONS,
+    "permissions": (*PERMISSIONS, "provide", "subscribe", "publish"),
 }  # fmt: skip
+_DECLARED = {"provide": "[[capability]] name", "subscribe": "[[events.subscribes]] topic"}
+"""Permissions that are asked for by what is declared; said again, they must agree with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,6 @@ class Manifest:
         return isinstance(self.entry, str) and self.entry.endswith(".wasm") and not listed
 
 
-def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raises ManifestError for the first unknown key, with a suggestion."""
-    names = list(known)
-    for key in table:
-        if key not in names:
-            near = get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
-            raise ManifestError(f"{where}: unknown key {key!r}; {hint}")
-
-
 def load_manifest(path: Path) -> Manifest:
     """Read and check one `plugin.toml`.
 
@@ -106,51 +98,50 @@ def load_manifest(path: Path) -> Manifest:
         ManifestError: it cannot be read or is wrong; names file, key and fix.
         ProtocolMismatch: it was written for a newer api.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not TOML: {error}") from error
-    return parse_manifest(data, path)
+    return parse_manifest(read_toml(path, ManifestError), path)
 
 
 def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
     """The checked form of a parsed `plugin.toml`. Raises as `load_manifest`."""
     where = str(path)
-    head = _table(data, "plugin", where)
+    head = take.table(data, "plugin", where)
     _check_api(head, where)
-    check_keys(data, _TABLES[""], where)
-    check_keys(head, _TABLES["plugin"], f"{where} [plugin]")
-    tier = _choice(head, "tier", TIERS, where)
-    events = _optional(data, "events", where)
-    check_keys(events, _TABLES["events"], f"{where} [events]")
+    check_keys(data, _TABLES[""], where, ManifestError)
+    check_keys(head, _TABLES["plugin"], f"{where} [plugin]", ManifestError)
+    tier = take.choice(head, "tier", TIERS, where)
+    events = take.optional(data, "events", where)
+    check_keys(events, _TABLES["events"], f"{where} [events]", ManifestError)
     try:
-        quotas = parse_quotas(_optional(data, "quotas", where))
+        quotas = parse_quotas(take.optional(data, "quotas", where))
     except ValueError as error:
         raise ManifestError(f"{where} [quotas]: {error}") from error
+    wants = take.optional(data, "permissions", where)
+    capabilities = _capabilities(data, where)
+    subscribes = tuple(_subscription(t, where) for t in take.tables(events, "subscribes", where))
+    _check_declared(wants, "provide", [spec.name for spec in capabilities], where)
+    _check_declared(wants, "subscribe", [spec.topic for spec in subscribes], where)
     return Manifest(
         id=_plugin_id(head, where),
-        version=_text(head, "version", where),
-        type=_choice(head, "type", TYPES, where),
+        version=take.text(head, "version", where),
+        type=take.choice(head, "type", TYPES, where),
         tier=tier,
         tiers=_tiers(head, tier, where),
         entry=_entry(head, where),
         folder=path.parent,
-        description=_word(head, "description", where),
-        instances=_choice(head, "instances", ("single", "pool"), where, "single"),
-        sandbox=_choice(head, "sandbox", ("", "strict"), where),
-        config_schema=_config_schema(_optional(data, "config", where), where),
-        capabilities=_capabilities(data, where),
-        subscribes=tuple(_subscription(t, where) for t in _tables(events, "subscribes", where)),
-        publishes=_patterns(_texts(events, "publishes", where), f"{where} [events] publishes"),
-        permissions=_permissions(_optional(data, "permissions", where), where),
+        description=take.word(head, "description", where),
+        instances=take.choice(head, "instances", ("single", "pool"), where, "single"),
+        sandbox=take.choice(head, "sandbox", ("", "strict"), where),
+        config_schema=_config_schema(take.optional(data, "config", where), where),
+        capabilities=capabilities,
+        subscribes=subscribes,
+        publishes=_publishes(events, wants, where),
+        permissions=_permissions(wants, where),
         quotas=quotas,
     )
 
 
 def _check_api(head: Mapping[str, Any], where: str) -> None:
-    api = _text(head, "api", where)
+    api = take.text(head, "api", where)
     if api != API_VERSION:
         raise ProtocolMismatch(
             f"{where} asks for api {api}, this host speaks {API_VERSION}: "
@@ -159,68 +150,8 @@ def _check_api(head: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    table = data.get(key)
-    if not isinstance(table, Mapping):
-        what = "is missing" if table is None else f"must be a table, not {table!r}"
-        raise ManifestError(f"{where}: [{key}] {what}")
-    return table
-
-
-def _optional(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    return _table(data, key, where) if key in data else {}
-
-
-def _tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
-    tables = data.get(key, [])
-    if not isinstance(tables, list) or not all(isinstance(item, Mapping) for item in tables):
-        raise ManifestError(f"{where}: {key} must be a list of tables, such as [[{key}]]")
-    return tables
-
-
-def _texts(data: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    values = data.get(key, [])
-    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-        raise ManifestError(f'{where}: {key} must be a list of texts, such as {key} = ["a"]')
-    return tuple(values)
-
-
-def _word(table: Mapping[str, Any], key: str, where: str) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        raise ManifestError(f"{where}: {key} must be a text, not {value!r}")
-    return value
-
-
-def _flag(table: Mapping[str, Any], key: str, where: str) -> bool:
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        raise ManifestError(f"{where}: {key} must be true or false, not {value!r}")
-    return value
-
-
-def _schema(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any] | None:
-    return _table(table, key, where) if key in table else None
-
-
-def _text(table: Mapping[str, Any], key: str, where: str) -> str:
-    value = table.get(key)
-    if not isinstance(value, str) or not value:
-        raise ManifestError(f'{where}: {key} must be a text, such as {key} = "1"')
-    return value
-
-
-def _choice(
-    table: Mapping[str, Any], key: str, options: tuple[str, ...], where: str, default: str = ""
-) -> str:
-    value = table.get(key, default)
-    if value not in options:
-        raise ManifestError(f"{where}: {key} = {value!r}, must be one of {', '.join(options)}")
-    return str(value)
-
-
 def _plugin_id(head: Mapping[str, Any], where: str) -> str:
-    value = _text(head, "id", where)
+    value = take.text(head, "id", where)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", value):
         raise ManifestError(
             f"{where}: id = {value!r} must be publisher/name in lower case letters, "
@@ -230,7 +161,7 @@ def _plugin_id(head: Mapping[str, Any], where: str) -> str:
 
 
 def _tiers(head: Mapping[str, Any], tier: str, where: str) -> tuple[str, ...]:
-    tiers = _texts(head, "tiers", where) if "tiers" in head else (tier,)
+    tiers = take.texts(head, "tiers", where) if "tiers" in head else (tier,)
     wrong = [item for item in tiers if item not in TIERS]
     if wrong or tier not in tiers:
         raise ManifestError(f"{where}: tiers must list {tier!r} and only {', '.join(TIERS)}")
@@ -259,7 +190,7 @@ def _config_schema(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _capabilities(data: Mapping[str, Any], where: str) -> tuple[CapabilitySpec, ...]:
-    found = [_capability(table, where) for table in _tables(data, "capability", where)]
+    found = [_capability(table, where) for table in take.tables(data, "capability", where)]
     names = [spec.name for spec in found]
     for name in names:
         if names.count(name) > 1:
@@ -268,35 +199,35 @@ def _capabilities(data: Mapping[str, Any], where: str) -> tuple[CapabilitySpec, 
 
 
 def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
-    check_keys(table, _TABLES["capability"], f"{where} [[capability]]")
-    name = _text(table, "name", f"{where} [[capability]]")
+    check_keys(table, _TABLES["capability"], f"{where} [[capability]]", ManifestError)
+    name = take.text(table, "name", f"{where} [[capability]]")
     if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+", name):
         raise ManifestError(f"{where}: capability {name!r} must look like 'weather.get'")
     place = f"{where} {name}"
-    effects: Any = _choice(table, "effects", EFFECTS, place, "once")
+    effects: Any = take.choice(table, "effects", EFFECTS, place, "once")
     return CapabilitySpec(
         name=name,
-        version=_word(table, "version", place),
-        description=_word(table, "description", place),
-        tool=_flag(table, "tool", place),
+        version=take.word(table, "version", place),
+        description=take.word(table, "description", place),
+        tool=take.flag(table, "tool", place),
         effects=effects,
-        input_schema=_schema(table, "input", place),
-        output_schema=_schema(table, "output", place),
-        resumable=_flag(table, "resumable", place),
-        examples=tuple(_tables(table, "examples", place)),
+        input_schema=take.schema(table, "input", place),
+        output_schema=take.schema(table, "output", place),
+        resumable=take.flag(table, "resumable", place),
+        examples=tuple(take.tables(table, "examples", place)),
     )
 
 
 def _subscription(table: Mapping[str, Any], where: str) -> SubscriptionSpec:
     place = f"{where} [[events.subscribes]]"
-    check_keys(table, _TABLES["events.subscribes"], place)
-    topic = _text(table, "topic", place)
+    check_keys(table, _TABLES["events.subscribes"], place, ManifestError)
+    topic = take.text(table, "topic", place)
     _patterns((topic,), place)
-    qos = _choice(table, "qos", ("realtime", "batched", "background"), place, "batched")
+    qos = take.choice(table, "qos", ("realtime", "batched", "background"), place, "batched")
     concurrency = table.get("concurrency", 1)
     if type(concurrency) is not int or concurrency < 1:
         raise ManifestError(f"{place}: concurrency must be a whole number of at least 1")
-    return SubscriptionSpec(topic, QoS[qos.upper()], _texts(table, "types", place), concurrency)
+    return SubscriptionSpec(topic, QoS[qos.upper()], take.texts(table, "types", place), concurrency)
 
 
 def _patterns(patterns: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -308,12 +239,32 @@ def _patterns(patterns: tuple[str, ...], where: str) -> tuple[str, ...]:
     return patterns
 
 
+def _publishes(events: Mapping[str, Any], wants: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Of [events] and of [permissions]: either place will do."""
+    listed = take.texts(events, "publishes", where)
+    more = take.texts(wants, "publish", f"{where} [permissions]")
+    both = (*listed, *(topic for topic in more if topic not in listed))
+    return _patterns(both, f"{where} [events] publishes")
+
+
+def _check_declared(wants: Mapping[str, Any], kind: str, declared: list[str], where: str) -> None:
+    if kind not in wants:
+        return
+    said = take.texts(wants, kind, f"{where} [permissions]")
+    for name in {*said} ^ {*declared}:
+        missing = "[permissions]" if name in declared else _DECLARED[kind]
+        raise ManifestError(
+            f"{where} [permissions] {kind}: {name!r} is not under {missing}: add it there, or "
+            f"leave {kind} out of [permissions], since {_DECLARED[kind]} asks for it already"
+        )
+
+
 def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
     place = f"{where} [permissions]"
-    check_keys(table, PERMISSIONS, place)
+    check_keys(table, _TABLES["permissions"], place, ManifestError)
     values: dict[str, Any] = {}
-    for key in table:
-        values[key] = _flag(table, key, place) if key == "storage" else _texts(table, key, place)
+    for key in (key for key in PERMISSIONS if key in table):
+        values[key] = (take.flag if key == "storage" else take.texts)(table, key, place)
     try:
         for text in values.get("network", ()):
             check_socket(text) if is_socket(text) else parse_rule(text)

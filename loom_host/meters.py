@@ -7,7 +7,7 @@ is ended with the quota's error, whatever the plugin makes of the refusals.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from loom_sdk.errors import QuotaExceeded
 
@@ -57,23 +57,24 @@ class Meters:
         self._spend(self._published, call_id)
 
     def _spend(self, pace: Pace, call_id: str) -> None:
-        try:
-            pace.spend()
-        except QuotaExceeded as error:
-            self._refuse(error, call_id)
-            raise
+        if not pace.taken():
+            error = pace.error()
+            self._refuse(error.quota, call_id, lambda: error)
+            raise error
 
-    def line(self, size: int, attributes: Mapping[str, str], call_id: str) -> bool:
-        """Whether there is room for a log line with so many characters."""
-        try:
-            self._lines.spend()
-        except QuotaExceeded as error:
-            self._refuse(error, call_id)
-            return False
+    def line(self, size: int, attributes: Mapping[str, str], call_id: str) -> str:
+        """The quota that has no room for a log line with so many characters; empty: all have.
+
+        A flood of lines comes this way: what refuses one is made only where it ends a call.
+        """
+        if not self._lines.taken():
+            self._refuse("log_rate", call_id, self._lines.error)
+            return "log_rate"
         if self.text(size, attributes):
-            return True
-        self.refusal("log_bytes", self._quotas.log_bytes, self._logged, call_id)
-        return False
+            return ""
+        limit, used = self._quotas.log_bytes, self._logged
+        self._refuse("log_bytes", call_id, lambda: self._error("log_bytes", limit, used))
+        return "log_bytes"
 
     def text(self, size: int, attributes: Mapping[str, str]) -> bool:
         """Whether the quota log_bytes, per minute, has room for a log line or a span."""
@@ -85,15 +86,19 @@ class Meters:
 
     def refusal(self, quota: str, limit: float, used: float, call_id: str) -> QuotaExceeded:
         """The error for what went over a quota, once it is counted."""
-        error = QuotaExceeded(plugin_id=self._handle.spec.id, quota=quota, limit=limit, used=used)
-        self._refuse(error, call_id)
+        error = self._error(quota, limit, used)
+        self._refuse(quota, call_id, lambda: error)
         return error
 
-    def _refuse(self, error: QuotaExceeded, call_id: str) -> None:
-        self._handle.counters.quota_hits += 1
+    def _error(self, quota: str, limit: float, used: float) -> QuotaExceeded:
+        plugin_id = self._handle.spec.id
+        return QuotaExceeded(plugin_id=plugin_id, quota=quota, limit=limit, used=used)
+
+    def _refuse(self, quota: str, call_id: str, error: Callable[[], QuotaExceeded]) -> None:
+        self._handle.counters.hit(quota)
         flight = self._charged(call_id)
         if flight is None:
             return
         flight.refused += 1
         if flight.refused > PATIENCE:
-            flight.end(error)
+            flight.end(error())

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from loom_sdk.errors import CapabilityNotFound, InvalidArguments
+from loom_sdk.errors import CapabilityNotFound, InvalidArguments, NoProvider
 from loom_sdk.plugin import CapabilitySpec
 
-from .config import Policy
 from .handle import PluginHandle
+from .settings import Policy
 
 
 @dataclass(slots=True)
@@ -45,7 +45,9 @@ class Registry:
     """
 
     def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
-        self._providers = providers
+        self._providers = dict(providers)
+        self._absent: dict[str, dict[str, PluginHandle]] = {}
+        """By capability: who would provide it but is switched off or replaced."""
         self._offers: dict[str, dict[str, Offer]] = {}
         self._routes: dict[str, list[Offer]] = {}
 
@@ -64,9 +66,35 @@ class Registry:
             spec = complete(listed, said.get(listed.name))
             offers = self._offers.setdefault(spec.name, {})
             old = offers.get(handle.name)
-            if old is None or old.spec != spec:
+            self._absent.get(spec.name, {}).pop(handle.name, None)
+            if old is None or old.handle is not handle or old.spec != spec:
                 offers[handle.name] = Offer(handle, spec, _ONLY[handle.placement])
                 self._routes.clear()
+
+    def withdraw(self, handle: PluginHandle) -> None:
+        """It provides nothing any more; its state and reason are told to who asks for it."""
+        listed = {spec.name for spec in handle.manifest.capabilities}
+        for name in listed | self.offered(handle):
+            self._absent.setdefault(name, {})[handle.name] = handle
+            offers = self._offers.get(name, {})
+            offers.pop(handle.name, None)
+            if not offers:
+                self._offers.pop(name, None)
+        self._routes.clear()
+
+    def offered(self, handle: PluginHandle) -> set[str]:
+        """Names of what it provides now."""
+        return {name for name, offers in self._offers.items() if handle.name in offers}
+
+    def replace(self, old: PluginHandle, new: PluginHandle) -> None:
+        """Put `new` in the place of `old` in the order of providers, and withdraw `old`."""
+        if new.name != old.name:
+            for name in self.offered(old):
+                listed = self._providers.get(name) or [o.handle.name for o in self._ordered(name)]
+                rest = [other for other in listed if other != new.name]
+                names = [new.name if other == old.name else other for other in rest]
+                self._providers[name] = tuple(names)
+        self.withdraw(old)
 
     def capabilities(self) -> dict[str, list[Offer]]:
         """Every capability with its providers in the operator's order."""
@@ -93,6 +121,7 @@ class Registry:
     def _look_up(self, capability: str) -> list[Offer]:
         name, _, version = capability.partition("@")
         if name not in self._offers:
+            self._tell_absent(name)
             near = get_close_matches(name, self._offers, n=1)
             known = ", ".join(sorted(self._offers)) or "none"
             hint = f"did you mean {near[0]!r}? " if near else ""
@@ -101,10 +130,19 @@ class Registry:
         if version:
             offers = [o for o in offers if (o.spec.version or o.handle.spec.version) == version]
         if not offers:
+            self._tell_absent(name)
             raise CapabilityNotFound(
                 f"no allowed provider offers {capability!r}: see [providers] in loom.toml"
             )
         return offers
+
+    def _tell_absent(self, name: str) -> None:
+        """Raises NoProvider where there would be one if it were not switched off."""
+        wanted = self._providers.get(name)
+        absent = [h for n, h in self._absent.get(name, {}).items() if not wanted or n in wanted]
+        if absent:
+            why = "; ".join(f"{handle.name} is {handle.reason}" for handle in absent)
+            raise NoProvider(f"{name}: {why}; `loom enable {absent[0].name}` starts it")
 
 
 def complete(listed: CapabilitySpec, said: CapabilitySpec | None) -> CapabilitySpec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .config import Policy
+from .settings import Policy
 
 LOCAL_MS, HYBRID_MS, CLOUD_MS = 50.0, 300.0, 500.0
 TIGHT_BUDGET_MS = 100.0

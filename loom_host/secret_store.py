@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loom_sdk.errors import ConfigError
 
-from .config import SecretSettings
+from .settings import SecretSettings
 
 COMMAND_TIMEOUT_S = 10.0
 

@@ -10,7 +10,7 @@ from .grants import missing, reach
 from .handle import PluginHandle
 from .host import Host
 from .runtimes.base import PluginSpec
-from .supervisor import dependencies
+from .start_order import dependencies
 
 
 def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
@@ -33,19 +33,27 @@ def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
         "events": counters.events,
         "errors": counters.errors,
         "restarts": counters.restarts,
+        "swaps": counters.swaps,
+        "note": handle.note,
         "denials": host.audit.denied.get(handle.name, 0),
         "quota_hits": counters.quota_hits,
+        "hits": dict(counters.hits),
+        "in_flight": len(handle.inflight),
+        "lines_dropped": counters.lines_dropped,
         "memory": usage.memory_bytes if usage else 0,
         "peak_memory": counters.peak_memory,
         "placement": handle.placement,
         "unenforced": {k: v for k, v in enforcement.items() if v != "enforced"},
         "layers": dict(getattr(handle.instance, "layers", {})),
         "usage": dict(usage.extra) if usage else {},
+        "limits": asdict(handle.spec.quotas),
     }
 
 
 def _isolation(spec: PluginSpec) -> str:
-    """Of a wasm plugin `thread` or `process`, of a child its sandbox, else empty."""
+    """Of a wasm plugin `thread` or `process`, of a child its sandbox, `remote`, else empty."""
+    if spec.remote is not None:
+        return "remote"
     if spec.tier == "wasm":
         return "process" if spec.confined else "thread"
     return (
@@ -100,6 +108,8 @@ def _invoked(name: str, graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def _tier(handle: PluginHandle) -> str:
-    """`open` for a child process without a sandbox."""
+    """`open` for a child process without a sandbox, `remote` for none of this machine's."""
     spec = handle.spec
+    if spec.remote is not None:
+        return "remote"
     return "open" if spec.tier == "grpc" and spec.sandbox == "none" else spec.tier

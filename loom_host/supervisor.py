@@ -8,51 +8,22 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from graphlib import CycleError, TopologicalSorter
 
 from loom_sdk.errors import LoomError, PluginCrashed, PluginLoadError, PluginUnhealthy, encode
 
 from .handle import PluginHandle
 from .runtimes.base import HostServices, PluginInstance, Runtime
+from .start_order import check_declaration, dependencies, start_order
 
 log = logging.getLogger("loom.supervisor")
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 10.0
-CIRCUIT_RESTARTS, CIRCUIT_WINDOW_S = 5, 60.0
+CIRCUIT_WINDOW_S = 60.0
+"""In which `restarts` of a plugin's settings are counted."""
 HEAD_START_S = 1.0
 """So long, at most, what starts in the background leaves the processor to what the host awaits."""
 DRAIN_LOOK_S = 0.01
 HEALTH_EVERY_S, HEALTH_TIMEOUT_S, HEALTH_MISSES = 5.0, 2.0, 3
-
-
-def dependencies(handles: Iterable[PluginHandle]) -> dict[str, set[str]]:
-    """Plugin name to the plugins whose capabilities it invokes."""
-    handles = list(handles)
-    return {
-        user.name: {
-            other.name
-            for other in handles
-            if other is not user
-            and any(user.grants.permits("invoke", name) for name in _offers(other))
-        }
-        for user in handles
-    }
-
-
-def _offers(handle: PluginHandle) -> tuple[str, ...]:
-    """Names of what it provides; where only its types tell, what it may."""
-    if handle.manifest.offers_by_types:
-        return handle.grants.allowed.get("provide", ())
-    return tuple(spec.name for spec in handle.manifest.capabilities)
-
-
-def start_order(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The same graph, without edges if they form a circle: then all start at once."""
-    try:
-        tuple(TopologicalSorter(graph).static_order())
-    except CycleError:
-        return {name: set() for name in graph}
-    return dict(graph)
 
 
 def backoff_s(attempt: int) -> float:
@@ -114,18 +85,21 @@ class Supervisor:
     async def _all_settled(self, names: Iterable[str]) -> None:
         await asyncio.gather(*(self._settled[name].wait() for name in names))
 
-    async def _live(self, handle: PluginHandle, needs: set[str]) -> None:
-        """One plugin's whole life."""
+    async def _live(
+        self, handle: PluginHandle, needs: Iterable[str], running: PluginInstance | None = None
+    ) -> None:
+        """One plugin's whole life, from its start or from an instance that runs."""
         await self._all_settled(needs)
         failures: list[float] = []
         while True:
-            reason = await self._once(handle)
+            reason = await self._once(handle, running)
+            running = None
             now = time.monotonic()
             failures = [t for t in failures if now - t < CIRCUIT_WINDOW_S] + [now]
             if reason is None:
                 return
             self._settled[handle.name].set()
-            if len(failures) > CIRCUIT_RESTARTS:
+            if len(failures) > handle.settings.restarts:
                 many = f"{len(failures)} failures in {CIRCUIT_WINDOW_S:.0f} s"
                 self._set(handle, "failed", f"{many}, the last: {reason}")
                 return
@@ -135,30 +109,80 @@ class Supervisor:
             self._set(handle, "starting", reason)
             await asyncio.sleep(delay)
 
-    async def _once(self, handle: PluginHandle) -> str | None:
+    async def _once(self, handle: PluginHandle, instance: PluginInstance | None) -> str | None:
         """Start it and watch it to its end: the reason, or None when it must not be restarted."""
-        self._set(handle, "starting", handle.reason)
-        try:
-            instance = await self._start_instance(handle)
-        except PluginCrashed as error:
-            return error.message
-        except Exception as error:
-            message = encode(error).message
-            log.error("%s", message)
-            self._set(handle, "failed", message)
-            self._settled[handle.name].set()
-            return None
-        handle.instance = instance
-        if handle not in self._started:
-            self._started.append(handle)
-        self._set(handle, "ready")
-        self._settled[handle.name].set()
+        if instance is None:
+            self._set(handle, "starting", handle.reason)
+            try:
+                instance = await self._start_instance(handle)
+            except PluginCrashed as error:
+                return error.message
+            except Exception as error:
+                message = encode(error).message
+                if handle in self._started:  # it has been ready: what is wrong now may pass
+                    return message
+                log.error("%s", message)
+                self._set(handle, "failed", message)
+                self._settled[handle.name].set()
+                return None
+            self._serve(handle, instance)
         reason = await self._watch(handle, instance)
         handle.instance = None
         self._set(handle, "starting", reason)
         with contextlib.suppress(Exception):
             await instance.aclose(0.0)
         return reason
+
+    def _serve(self, handle: PluginHandle, instance: PluginInstance) -> None:
+        handle.instance = instance
+        if handle not in self._started:
+            self._started.append(handle)
+        self._set(handle, "ready")
+        self._settled[handle.name].set()
+
+    async def start_beside(self, handle: PluginHandle) -> PluginInstance:
+        """A healthy instance that nobody calls yet, to be adopted or closed.
+
+        Raises:
+            PluginUnhealthy: it started and says that it is not well, or does not answer.
+            LoomError: it did not start; the message tells why.
+        """
+        instance = await self._start_instance(handle)
+        try:
+            if problem := await self.ailment(instance):
+                raise PluginUnhealthy(
+                    f"{handle.name} started but is not well: {problem}", plugin_id=handle.spec.id
+                )
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(instance.aclose(0.0))
+            raise
+        return instance
+
+    def adopt(
+        self, handle: PluginHandle, instance: PluginInstance, former: PluginHandle | None = None
+    ) -> None:
+        """Let an instance serve and watch it; `former` is out of the host's hands from now on."""
+        for known in (self._handles, self._started):
+            known[:] = [handle if other is former else other for other in known]
+        if handle not in self._handles:
+            self._handles.append(handle)
+        self._settled.setdefault(handle.name, asyncio.Event())
+        self._serve(handle, instance)
+        self._tasks[handle.name] = asyncio.create_task(self._live(handle, (), instance))
+
+    async def unwatch(self, handle: PluginHandle) -> None:
+        """Neither watch it nor restart it any more; a start under way is broken off."""
+        task = self._tasks.pop(handle.name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        if handle.name in self._settled:
+            self._settled[handle.name].set()
+
+    async def ailment(self, instance: PluginInstance) -> str:
+        """What it says is wrong with it, or that it gives no answer; empty when it is well."""
+        return (await self._probe(instance)).lstrip("!")
 
     async def _start_instance(self, handle: PluginHandle) -> PluginInstance:
         runtime = await self._runtime_of(handle.spec.tier)
@@ -223,58 +247,33 @@ class Supervisor:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._drain()
         for handle in reversed(self._started):
-            await self._stop(handle)
+            await self.retire(handle)
         for handle in self._handles:
             if handle.state not in ("failed", "stopped"):
                 self._set(handle, "stopped")
         self._tasks.clear()
 
-    async def _stop(self, handle: PluginHandle) -> None:
+    async def retire(self, handle: PluginHandle, reason: str = "", *, tell: bool = True) -> None:
+        """Stop one that nobody watches; `tell` of it as of any change of state."""
+        become = self._set if tell else PluginHandle.become
         instance, handle.instance = handle.instance, None
         if instance is None:
+            if reason:
+                become(handle, "stopped", reason)
             return
-        self._set(handle, "draining")
+        become(handle, "draining", reason)
         try:
             await instance.aclose(self._grace_s)
         except Exception as error:
             why = str(error) or type(error).__name__
             log.warning("%s did not stop cleanly: %s", handle.name, why)
         for flight in tuple(handle.inflight.values()):
-            why = f"{handle.name} was stopped while it served"
+            why = f"{handle.name} was stopped while it served" + (f": {reason}" if reason else "")
             flight.end(PluginUnhealthy(why, plugin_id=handle.spec.id))
-        self._set(handle, "stopped")
+        become(handle, "stopped", reason)
 
     async def _drain(self) -> None:
         """Let what is in flight end, for at most the grace: all are there still to serve it."""
         until = time.monotonic() + self._grace_s
         while any(h.inflight for h in self._started) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_LOOK_S)
-
-
-def check_declaration(handle: PluginHandle, instance: PluginInstance) -> None:
-    """What the plugin said at Init must agree with its manifest.
-
-    Raises:
-        PluginLoadError: names what differs and which of the two to mend.
-    """
-    manifest, said = handle.manifest, instance.declaration
-    offered = {c.name for c in said.capabilities}
-    listed = {c.name for c in manifest.capabilities}
-    heard = {s.topic for s in said.subscriptions}
-    subscribed = {s.topic for s in manifest.subscribes}
-    for extra, what, table in (
-        (offered - listed, "offers", "[[capability]]"),
-        (heard - subscribed, "subscribes to", "[[events.subscribes]]"),
-    ):
-        if extra and not said.inferred:
-            raise PluginLoadError(
-                f"{handle.name} {what} {', '.join(sorted(extra))}, which its plugin.toml does not "
-                f"list: add it under {table}",
-                plugin_id=handle.spec.id,
-            )
-    if offered and listed - offered:
-        raise PluginLoadError(
-            f"{handle.name} lists {', '.join(sorted(listed - offered))} in plugin.toml but its "
-            "code does not offer it: remove it or mark a method with @capability",
-            plugin_id=handle.spec.id,
-        )

@@ -10,7 +10,6 @@ from typing import Any
 from loom_host import Host, load_settings
 from loom_host.broker import Broker
 from loom_host.bus import DEAD_LETTER, MemoryBus, Subscription
-from loom_host.config import PluginSettings, Policy
 from loom_host.discovery import code_hash
 from loom_host.dispatch import Request
 from loom_host.egress import Egress
@@ -23,6 +22,7 @@ from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.fake import FakeInstance, FakeRuntime, Hear, Serve
 from loom_host.secret_store import Secrets
+from loom_host.settings import PluginSettings, Policy
 from loom_host.storage import MemoryStore
 from loom_host.supervisor import Supervisor
 from loom_host.telemetry import Tracer

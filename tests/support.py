@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loom_sdk import Call, Event, Item, Plugin, Result
-from loom_sdk.context import Identity
+from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import CapabilityNotFound
 from loom_sdk.port import HttpResponse, SpanRecord
@@ -123,9 +123,9 @@ def load_plugin(tier: str, name: str, **config: Any) -> Plugin:
     return plugin
 
 
-def driver_of(plugin: Plugin, port: FakePort | None = None) -> Driver:
+def driver_of(plugin: Plugin, port: FakePort | None = None, grants: tuple[str, ...] = ()) -> Driver:
     port = port or FakePort()
-    return Driver(plugin, Identity("test/plugin"), port, AsyncFakePort(port))
+    return Driver(plugin, Identity("test/plugin", grants=grants), port, AsyncFakePort(port))
 
 
 def run_capability(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from loom_host.assembly import check_schemas, chosen, make_handle, plugin_config, roots_of
-from loom_host.config import PluginSettings, parse_settings
+from loom_host.config import parse_settings
 from loom_host.discovery import code_hash, find_manifests, first_party_root
 from loom_host.manifest import Manifest, Permissions
+from loom_host.settings import PluginSettings
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 

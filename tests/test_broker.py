@@ -13,10 +13,10 @@ from loom_host import broker as broker_module
 from loom_host import kept as kept_module
 from loom_host import supervisor as supervisor_module
 from loom_host.broker import MAX_DEPTH
-from loom_host.config import PluginSettings, Policy
 from loom_host.dispatch import Request
 from loom_host.quotas import Quotas
 from loom_host.runtimes.fake import Serve
+from loom_host.settings import PluginSettings, Policy
 from loom_sdk import Call, Item, Result
 from loom_sdk.calls import Effects
 from loom_sdk.errors import (

@@ -383,8 +383,8 @@ async def test_a_thousand_subscriptions_come_and_go_without_a_trace() -> None:
     gc.collect()
     assert sum(ref() is not None for ref in alive) == 0
     assert bus.subscriptions() == [keeper]
-    assert not bus._wild
-    assert list(bus._exact) == ["keep"]
+    assert not bus._table._wild
+    assert list(bus._table._exact) == ["keep"]
 
 
 async def test_hooks_see_sampled_traces_and_dispatch_times() -> None:

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from loom_host.config import (
+from loom_host.config import load_settings, merge, parse_settings
+from loom_host.quotas import Quotas, parse_quotas, parse_size, tightest
+from loom_host.settings import (
     AgentSettings,
     HostSettings,
     PluginSettings,
@@ -21,11 +23,7 @@ from loom_host.config import (
     SecretSettings,
     Settings,
     TelemetrySettings,
-    load_settings,
-    merge,
-    parse_settings,
 )
-from loom_host.quotas import Quotas, parse_quotas, parse_size, tightest
 from loom_sdk.errors import ConfigError, LoomError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -196,6 +197,28 @@ def test_group_kills_for_memory_and_leaves_no_folder() -> None:
         while any(folder.exists() for folder in group.folders) and time.monotonic() < deadline:
             group.remove()
     assert not any(folder.exists() for folder in group.folders)
+
+
+async def test_what_is_slow_to_die_does_not_hold_up_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a process that holds gigabytes does: it is a member for long after its SIGKILL."""
+    try:
+        group = cgroups.create("slow", {"processes": 8})
+    except Unavailable as error:
+        pytest.skip(f"layer cgroup: {error}")
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    group.join(process.pid)
+    monkeypatch.setattr(group, "strike", lambda: len(group.members()))
+    ending, turns = asyncio.create_task(group.end()), 0
+    while turns < 20:
+        await asyncio.sleep(0.005)
+        turns += 1
+    assert not ending.done()
+    process.kill()
+    await process.wait()
+    await asyncio.wait_for(ending, cgroups.END_S / 2)
+    group.remove()
 
 
 def test_groups_of_processes_that_are_gone_are_swept() -> None:

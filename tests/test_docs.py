@@ -10,7 +10,9 @@ from dataclasses import fields
 import pytest
 
 from loom_host.cli.main import build_parser
-from loom_host.config import (
+from loom_host.grants import KINDS
+from loom_host.quotas import Quotas
+from loom_host.settings import (
     AgentSettings,
     HostSettings,
     PluginSettings,
@@ -19,8 +21,6 @@ from loom_host.config import (
     Settings,
     TelemetrySettings,
 )
-from loom_host.grants import KINDS
-from loom_host.quotas import Quotas
 
 from .support import ROOT
 

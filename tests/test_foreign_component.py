@@ -21,6 +21,7 @@ from wasmtime.component import Component
 from loom_host import Host, load_settings
 from loom_host.cli.main import main
 from loom_host.config import parse_settings
+from loom_host.lineup import line_up
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.wasm import WasmInstance, WasmRuntime
@@ -394,7 +395,7 @@ def test_a_wrong_path_is_told(tmp_path: Path) -> None:
         parse_settings({"plugins": {"calc": {"path": "calc"}}})
     settings = settings_for(tmp_path, {"path": str(tmp_path / "gone.wasm")})
     with pytest.raises(ConfigError, match=r"\[plugins.calc\] path: there is no file"):
-        Host(settings)._assemble()
+        line_up(settings)
 
 
 # ---- On the command line --------------------------------------------------------------------

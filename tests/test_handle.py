@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from loom_host import handle as handle_module
-from loom_host.config import PluginSettings
 from loom_host.grants import Grants
 from loom_host.handle import Slots
 from loom_host.runtimes.fake import FakeInstance
+from loom_host.settings import PluginSettings
 from loom_sdk.errors import PluginUnhealthy, QuotaExceeded
 
 from .hosting import Rig, handle_of, offers

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from loom_host import Event, Host, load_settings
-from loom_host import host as host_module
+from loom_host import Event, Host, load_settings, tiers
 from loom_host import supervisor as supervisor_module
-from loom_host.config import Settings
 from loom_host.handle import InFlight
 from loom_host.runtimes.fake import FakeRuntime
+from loom_host.settings import Settings
 from loom_host.status import capability_rows, plugin_rows, reach_row, refusals
 from loom_sdk import Call
 from loom_sdk.errors import (
@@ -225,7 +224,7 @@ async def test_a_runtime_can_be_given(tmp_path: Path) -> None:
 
 
 def test_every_tier_has_its_runtime() -> None:
-    for tier, make in host_module._RUNTIMES.items():
+    for tier, make in tiers.RUNTIMES.items():
         assert make(load_settings()).tier == tier
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from loom_host import host_api, meters
-from loom_host.config import SecretSettings
 from loom_host.handle import InFlight
 from loom_host.host_api import HostApi
 from loom_host.manifest import Permissions
 from loom_host.quotas import Quotas
 from loom_host.secret_store import Secrets
+from loom_host.settings import SecretSettings
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.errors import (
     CapabilityError,

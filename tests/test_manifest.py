@@ -40,6 +40,7 @@ FULL: dict[str, Any] = {
     "permissions": {
         "network": ["https://api.example"], "filesystem": ["d:rw"], "env": ["A"], "secrets": ["k"],
         "invoke": ["llm.chat"], "devices": ["speaker"], "storage": True,
+        "provide": ["weather.get"], "subscribe": ["query"], "publish": ["notes.*", "alerts"],
     },
     "quotas": {"memory": "64MiB", "concurrency": 2},
 }  # fmt: skip
@@ -66,7 +67,7 @@ def test_everything_is_read() -> None:
     assert capability.examples == ({"arguments": {}},)
     assert (subscription.topic, subscription.qos) == ("query", QoS.REALTIME)
     assert (subscription.types, subscription.concurrency) == (("user.query",), 2)
-    assert manifest.publishes == ("notes.*",)
+    assert manifest.publishes == ("notes.*", "alerts")
     assert manifest.permissions.storage
     assert manifest.quotas.memory == 64 * 1024**2
     assert manifest.instances == "pool"
@@ -119,6 +120,10 @@ WRONG = [
     ("permissions", True, "[permissions] must be a table"),
     ("permissions/network", "https://a", "must be a list of texts"),
     ("permissions/storage", ["own"], "must be true or false"),
+    ("permissions/provide", ["weather.set", "weather.get"], "not under [[capability]] name: add"),
+    ("permissions/provide", [], "'weather.get' is not under [permissions]: add"),
+    ("permissions/subscribe", ["query", ">"], "not under [[events.subscribes]] topic: add"),
+    ("permissions/publish", ["a..b"], "not a topic pattern"),
     ("quotas", 1, "[quotas] must be a table"),
     ("quotas/memory", "many", "not a size"),
     ("quotas/memori", 1, "did you mean 'memory'"),

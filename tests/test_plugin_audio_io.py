@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from loom_sdk import Call, Event, Result
 from loom_sdk.driver import Driver
-from loom_sdk.errors import ActionFailed, ConfigError
+from loom_sdk.errors import ActionFailed, ConfigError, PermissionDenied
 
 from .support import ROOT, FakePort, driver_of, load_plugin
 
@@ -64,11 +64,16 @@ class TimedPort(FakePort):
                 await asyncio.sleep(0.005)
 
 
+GRANTED = ("devices:microphone", "devices:speaker")
+
+
 @contextlib.asynccontextmanager
-async def running(port: Any = None, **config: Any) -> AsyncIterator[Any]:
+async def running(
+    port: Any = None, grants: tuple[str, ...] = GRANTED, **config: Any
+) -> AsyncIterator[Any]:
     """A started plugin: its driver and port; stopped at the end."""
     port = port or TimedPort()
-    driver = driver_of(load_plugin("native", "audio-io", **config), port)
+    driver = driver_of(load_plugin("native", "audio-io", **config), port, grants)
     method, context, _ = driver.lifecycle("start")
     await method(context)
     try:
@@ -316,7 +321,7 @@ async def test_the_loop_stays_free_while_a_file_plays(question: Path) -> None:
 
 
 async def test_autostart_plays_the_source_when_the_host_is_ready(question: Path) -> None:
-    config = {"source": "wav", "source_path": str(question), "pace": "fast"}
+    config: dict[str, Any] = {"source": "wav", "source_path": str(question), "pace": "fast"}
     async with running(**config) as (driver, port):
         await send(driver, "loom.host", "host.ready")
         await asyncio.sleep(0.05)
@@ -472,6 +477,19 @@ async def test_settings_that_cannot_work_refuse_the_start(
     with pytest.raises(ConfigError, match=said):
         async with running(**config):
             pass
+
+
+@pytest.mark.parametrize("device", ["microphone", "speaker"])
+async def test_a_device_that_is_not_granted_is_not_opened(device: str) -> None:
+    other = tuple(grant for grant in GRANTED if not grant.endswith(device))
+    wants: dict[str, Any] = {"source": "microphone"} if device == "microphone" else {"sink": "speaker"}
+    with pytest.raises(PermissionDenied, match=f"devices:{device}") as refused:
+        async with running(grants=other, **wants):
+            pass
+    assert refused.value.permission == f"devices:{device}"
+    async with running(grants=("devices:speaker",)) as (driver, _):
+        with pytest.raises(PermissionDenied, match="devices:microphone"):
+            await call(driver, "audio.capture_start")
 
 
 async def test_without_portaudio_the_install_line_is_named(

@@ -22,6 +22,7 @@ if str(FOLDER) not in sys.path:
     sys.path.append(str(FOLDER))
 
 module: Any = __import__("wake_openwakeword_plugin")
+question: Any = __import__("wake_openwakeword_question")
 needs_model = pytest.mark.skipif(
     sys.version_info >= (3, 12) or not (models_dir() / "openwakeword").is_dir(),
     reason="needs Python 3.11 and `loom models pull openwakeword`",
@@ -243,4 +244,4 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_the_phrase_is_taken_off_the_text_as_written(text: str, rest: str) -> None:
-    assert module.without_phrase(text, "hey jarvis") == rest
+    assert question.without_phrase(text, "hey jarvis") == rest

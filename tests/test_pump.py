@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from loom_host import supervisor as supervisor_module
-from loom_host.config import PluginSettings
 from loom_host.quotas import Quotas
+from loom_host.settings import PluginSettings
 from loom_sdk import Call, Event, QoS, Result
 from loom_sdk.errors import ActionFailed, PluginCrashed
 from loom_sdk.plugin import SubscriptionSpec

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from loom_host.config import PRIVACY, Policy
 from loom_host.router import CLOUD_MS, HYBRID_MS, LOCAL_MS, Candidate, Decision, decide
+from loom_host.settings import PRIVACY, Policy
 
 
 def local(confidence: float = 0.7, **fields: Any) -> Candidate:

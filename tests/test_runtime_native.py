@@ -162,7 +162,7 @@ async def test_threads_are_kept_and_ended() -> None:
     async with lab() as instance:
         for _ in range(5):
             await call(instance, "greet", name="bo")
-        assert threads() == ["loom-lab"]
+        await until(lambda: threads() == ["loom-lab"])
     await until(lambda: not threads())
 
 

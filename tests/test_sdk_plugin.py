@@ -24,7 +24,8 @@ from loom_sdk import (
     on_event,
     tool,
 )
-from loom_sdk.context import Identity, checked
+from loom_sdk.call_context import Identity
+from loom_sdk.context import checked
 from loom_sdk.driver import Driver, load_entry, negotiate, parse_arguments
 from loom_sdk.errors import (
     ActionFailed,

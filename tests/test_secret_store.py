@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from loom_host import secret_store
-from loom_host.config import SecretSettings
 from loom_host.secret_store import Secrets
+from loom_host.settings import SecretSettings
 from loom_sdk.errors import ConfigError
 
 

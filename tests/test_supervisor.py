@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 
 from loom_host import supervisor as module
-from loom_host.config import PluginSettings
 from loom_host.manifest import Permissions
 from loom_host.runtimes.base import Declaration, PluginSpec
 from loom_host.runtimes.fake import FakeInstance
+from loom_host.settings import PluginSettings
+from loom_host.start_order import check_declaration, dependencies, start_order
 from loom_host.supervisor import (
     BACKOFF_FIRST_S,
     BACKOFF_MOST_S,
     backoff_s,
-    check_declaration,
-    dependencies,
-    start_order,
 )
 from loom_sdk.errors import PluginCrashed, PluginLoadError, ProtocolMismatch
 from loom_sdk.port import AsyncPort
@@ -195,7 +193,7 @@ async def test_too_many_crashes_open_the_circuit() -> None:
     async with Rig(handle_of("p"), handle_of("other")) as rig:
         handle = rig.handles["p"]
         handle.log_lines.append("out of disk")
-        for count in range(module.CIRCUIT_RESTARTS + 1):
+        for count in range(PluginSettings().restarts + 1):
             await until(lambda: handle.state == "ready")
             assert handle.counters.restarts == count
             rig.instance("p").crash("boom")
@@ -203,14 +201,24 @@ async def test_too_many_crashes_open_the_circuit() -> None:
         await until(lambda: handle.state == "failed")
         assert handle.reason == "6 failures in 60 s, the last: boom"
         assert handle.explain().endswith("the last: boom\n  | out of disk")
-        assert handle.counters.restarts == module.CIRCUIT_RESTARTS
+        assert handle.counters.restarts == PluginSettings().restarts
         assert rig.handles["other"].state == "ready"
+
+
+async def test_the_operator_says_how_many_restarts_there_are() -> None:
+    strict = handle_of("strict", settings=PluginSettings(restarts=0))
+    async with Rig(strict, handle_of("other")) as rig:
+        rig.instance("strict").crash("boom")
+        rig.instance("other").crash("boom")
+        await until(lambda: strict.state == "failed")
+        assert strict.reason == "1 failures in 60 s, the last: boom"
+        await until(lambda: rig.handles["other"].counters.restarts == 1)
 
 
 async def test_old_crashes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CIRCUIT_WINDOW_S", 0.0)
     async with Rig(handle_of("p")) as rig:
-        for _ in range(module.CIRCUIT_RESTARTS + 3):
+        for _ in range(PluginSettings().restarts + 3):
             await until(lambda: rig.handles["p"].state == "ready")
             rig.instance("p").crash()
             await until(lambda: rig.handles["p"].state != "ready")
@@ -223,6 +231,22 @@ async def test_a_crash_while_starting_is_tried_again() -> None:
     async with rig:
         await until(lambda: rig.handles["p"].state == "ready")
         assert rig.handles["p"].counters.restarts == 2
+
+
+async def test_what_has_been_ready_is_tried_again_when_a_restart_fails() -> None:
+    async with Rig(handle_of("p")) as rig:
+        rig.runtime.failures = [PluginLoadError("killed by SIGKILL at start")] * 2
+        rig.instance("p").crash()
+        await until(lambda: rig.handles["p"].counters.restarts == 3)
+        await until(lambda: rig.handles["p"].state == "ready")
+
+
+async def test_a_restart_that_always_fails_opens_the_circuit() -> None:
+    async with Rig(handle_of("p", settings=PluginSettings(restarts=2))) as rig:
+        rig.runtime.failures = [PluginLoadError("no model")] * 9
+        rig.instance("p").crash()
+        await until(lambda: rig.handles["p"].state == "failed")
+        assert rig.handles["p"].reason == "3 failures in 60 s, the last: no model"
 
 
 # -- health

@@ -32,6 +32,7 @@ from loom_host.telemetry import (
     waterfall,
 )
 from loom_host.telemetry.metrics import SERIES_MAX, STANDARD
+from loom_host.telemetry.ring import RING
 from loom_sdk.errors import ActionFailed, ConfigError, QuotaExceeded
 from loom_sdk.events import Event
 
@@ -364,16 +365,18 @@ def test_secrets_are_hidden_in_every_part_of_a_line() -> None:
 def test_the_ring_keeps_the_last_records_of_each_plugin() -> None:
     logs = configure(stream=io.StringIO(), loggers=("t3",))
     logger = logging.getLogger("t3")
-    for number in range(300):
+    for number in range(RING + 100):
+        logger.debug("%d", number, extra={"plugin": "chatty"})  # t3 is not below loom.plugin
         logger.info("%d", number, extra={"plugin": "chatty"})
     logger.info("rare", extra={"plugin": "quiet"})
     logger.info("the host's own")
     logs.close()
-    assert [e["message"] for e in logs.recent("chatty", 2)] == ["298", "299"]
-    assert len(logs.recent("chatty", 1000)) == 200
+    last = [e["message"] for e in logs.recent("chatty", 2)]
+    assert last == [str(RING + 98), str(RING + 99)]
+    assert len(logs.recent("chatty", 10 * RING)) == RING
     assert [e["message"] for e in logs.recent("quiet")] == ["rare"]
     assert [e["message"] for e in logs.recent("")] == ["the host's own"]
-    assert len(logs.recent(limit=1000)) == 202
+    assert len(logs.recent(limit=10 * RING)) == RING + 2
     assert logs.recent("nobody") == logs.recent(limit=0) == []
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loom_sdk import Call, Event, Item, Plugin, Result
-from loom_sdk.context import Identity
+from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import CapabilityNotFound, LoomError
 from tests.support import ROOT, AsyncFakePort, FakePort, load_plugin

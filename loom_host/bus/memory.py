@@ -1,4 +1,4 @@
-"""The bus inside one process: routes, backpressure, dead letters."""
+"""The bus inside one process: publishing, backpressure, dead letters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
-from loom_sdk.topics import check_pattern, check_topic, matches
+from loom_sdk.topics import check_pattern
 
 from .dead_letter import DEAD_LETTER, letter_of
 from .inbox import FULL, QUEUED, Inbox, Pending
+from .routes import Route, RouteTable
 from .stats import TopicStats, TopicTable
 from .subscription import Subscription
 
@@ -24,8 +25,6 @@ YIELD_EVERY = 512
 to wait (Realtime, nobody listening) starves nobody."""
 OWN_TOPICS = "loom."
 """The host's own notices: nobody need listen to them."""
-ROUTES_MAX = 10_000
-"""Topics whose subscriptions are remembered."""
 
 
 class PublishSpan(Protocol):
@@ -39,16 +38,6 @@ class PublishSpan(Protocol):
 
 OnPublish = Callable[[str, Event], PublishSpan]
 OnDispatch = Callable[[str, float], None]
-
-
-class Route:
-    """Who hears a topic, and the topic's counts."""
-
-    __slots__ = ("stats", "subscriptions")
-
-    def __init__(self, subscriptions: tuple[Subscription, ...], stats: TopicStats) -> None:
-        self.subscriptions = subscriptions
-        self.stats = stats
 
 
 class MemoryBus:
@@ -75,11 +64,10 @@ class MemoryBus:
         self._source = source
         self._on_publish = on_publish
         self._on_dispatch = on_dispatch
-        self._exact: dict[str, dict[Subscription, int]] = {}
-        self._wild: dict[Subscription, int] = {}
-        self._made = self._published = 0
-        self._routes: dict[str, Route] = {}
+        self._published = 0
         self._topics = TopicTable()
+        self._table = RouteTable(self._topics)
+        self._routes = self._table.known
 
     async def publish(self, topic: str, event: Event) -> int:
         """Deliver to every matching subscription with room, then wait for the full ones.
@@ -161,15 +149,12 @@ class MemoryBus:
             name=name,
             manual_ack=manual_ack,
         )
-        self._add(subscription)
+        self._table.add(subscription)
         return subscription
 
     def subscriptions(self) -> list[Subscription]:
         """All that are open, oldest first."""
-        found = dict(self._wild)
-        for exact in self._exact.values():
-            found.update(exact)
-        return sorted(found, key=found.__getitem__)
+        return self._table.subscriptions()
 
     def stats(self) -> dict[str, Any]:
         """Plain numbers: `topics` by name, `subscriptions` as a list. See docs/BACKPRESSURE.md."""
@@ -195,14 +180,7 @@ class MemoryBus:
             self._on_dispatch(subscription, seconds)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        pattern = subscription.pattern
-        if _is_wild(pattern):
-            self._wild.pop(subscription, None)
-        elif exact := self._exact.get(pattern):
-            exact.pop(subscription, None)
-            if not exact:
-                del self._exact[pattern]
-        self._forget_routes(pattern)
+        self._table.remove(subscription)
 
     def dead_letter(self, event: Event, reason: str, subscription: str) -> None:
         """Publish what could not be delivered; never waits, and a dead letter makes no other."""
@@ -283,32 +261,8 @@ class MemoryBus:
 
     def _route(self, topic: str) -> Route:
         self._check_open()
-        check_topic(topic)
-        found = dict(self._exact.get(topic, ()))
-        found.update((s, n) for s, n in self._wild.items() if matches(s.pattern, topic))
-        if len(self._routes) >= ROUTES_MAX:
-            self._routes.clear()
-        subscriptions = tuple(sorted(found, key=found.__getitem__))
-        route = self._routes[topic] = Route(subscriptions, self._topics.of(topic))
-        return route
-
-    def _add(self, subscription: Subscription) -> None:
-        self._made += 1
-        pattern = subscription.pattern
-        group = self._wild if _is_wild(pattern) else self._exact.setdefault(pattern, {})
-        group[subscription] = self._made
-        self._forget_routes(pattern)
-
-    def _forget_routes(self, pattern: str) -> None:
-        if _is_wild(pattern):
-            self._routes.clear()
-        else:
-            self._routes.pop(pattern, None)
+        return self._table.find(topic)
 
     def _check_open(self) -> None:
         if self.closed:
             raise BusError("the bus is closed: the host has stopped")
-
-
-def _is_wild(pattern: str) -> bool:
-    return "*" in pattern or ">" in pattern

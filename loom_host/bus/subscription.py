@@ -106,6 +106,14 @@ class Subscription(Inbox):
         if self._ledger.fail(delivery, "rejected"):
             self._owner.dead_letter(delivery.event, reason, self.name)
 
+    def reject_all(self, reason: str) -> int:
+        """Give up what is not in flight: queued or to be delivered again. The number of events."""
+        count = 0
+        while self._ledger.waiting or self._queue.mask:
+            self.dead_letter(self._ledger.take_again() or self._ledger.take(self._pop()), reason)
+            count += 1
+        return count
+
     async def __aenter__(self) -> Subscription:
         return self
 

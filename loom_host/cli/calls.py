@@ -13,7 +13,15 @@ from loom_host.control import socket_path
 from loom_host.host import Host
 from loom_sdk.errors import PluginUnhealthy
 
-from .common import WrongUsage, add_json, ask_host, ask_once, print_json, settings_of
+from .common import (
+    WrongUsage,
+    add_json,
+    ask_host,
+    ask_once,
+    print_json,
+    settings_of,
+    whole_number,
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,15 +43,11 @@ def add_parser(subparsers: Any) -> None:
     publish.set_defaults(handler=run_publish)
     events = subparsers.add_parser("events", help="show events of the running host as they come")
     events.add_argument("pattern", nargs="?", default=">")
-    events.add_argument("--count", type=_count, default=0, help="stop after so many; 0: never")
+    events.add_argument(
+        "--count", type=whole_number, default=0, help="stop after so many; 0: never"
+    )
     add_json(events)
     events.set_defaults(handler=run_events)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 0 on")
-    return int(text)
 
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:

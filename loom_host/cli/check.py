@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loom_host import assembly, node_plugin, status
-from loom_host.config import Settings
 from loom_host.confine.report import ENFORCED
 from loom_host.handle import PluginHandle
 from loom_host.models import installed, load_registry
+from loom_host.settings import Settings
 from loom_sdk.errors import LoomError
 
 from .check_layers import layers_here, sandboxed, weak
+from .check_remote import remote_findings
 from .common import add_json, print_json, settings_of
 
 
@@ -42,10 +43,12 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments.config)
     handles, findings = _handles(settings)
-    findings += machine(handles)
+    findings += machine([handle for handle in handles if handle.spec.remote is None])
+    strict = settings.host.require_enforced
+    findings += [Finding(*told) for told in remote_findings(handles, require_enforced=strict)]
     profiles = sandboxed(handles)
     layers = layers_here() if profiles else {}
-    level = "error" if settings.host.require_enforced else "note"
+    level = "error" if strict else "note"
     findings += [Finding(level, *lacking) for lacking in weak(layers, profiles)]
     report = {
         "sandbox": {"profiles": profiles, "layers": layers},

@@ -9,10 +9,14 @@ from loom_host.handle import PluginHandle
 
 
 def sandboxed(handles: Iterable[PluginHandle]) -> dict[str, str]:
-    """Plugin to its profile, for those that are child processes."""
+    """Plugin to its profile, for those that are child processes of this host."""
     from loom_host.runtimes.grpc.sandbox import profile_of
 
-    return {h.name: profile_of(h.spec) for h in handles if h.spec.tier == "grpc"}
+    return {h.name: profile_of(h.spec) for h in handles if _is_child(h)}
+
+
+def _is_child(handle: PluginHandle) -> bool:
+    return handle.spec.tier == "grpc" and handle.spec.remote is None
 
 
 def layers_here() -> dict[str, str]:

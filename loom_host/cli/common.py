@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loom_host.config import Settings, load_settings, merge
+from loom_host.config import load_settings, merge
 from loom_host.control import ask
+from loom_host.settings import Settings
 from loom_sdk.errors import InvalidArguments, PluginCrashed
 
 DEFAULT_PROFILE = {"extends": "voice"}
@@ -21,6 +22,13 @@ class WrongUsage(InvalidArguments):
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print data as JSON")
+
+
+def whole_number(text: str) -> int:
+    """For argparse: from 0 on."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 0 on")
+    return int(text)
 
 
 def settings_of(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -66,7 +66,8 @@ async def run(arguments: argparse.Namespace) -> int:
             turn = await speak_file(host, wav, arguments.pace)
         report = turn.report()
         _name_tier(host, report["tool"])
-        report["plugins"] = [{k: row[k] for k in SHOWN} for row in status.plugin_rows(host)]
+        rows = [row for row in status.plugin_rows(host) if row["state"] != "stopped"]
+        report["plugins"] = [{k: row[k] for k in SHOWN} for row in rows]
     if arguments.json:
         print_json(report)
     else:

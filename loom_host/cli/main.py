@@ -11,11 +11,11 @@ from pathlib import Path
 
 from loom_sdk.errors import LoomError
 
-from . import calls, check, demo, models, plugin, run, show
+from . import calls, changes, check, demo, logs, models, plugin, run, show, top
 from .common import WrongUsage
 from .entry import EXIT_INTERRUPTED
 
-GROUPS = (demo, run, check, show, calls, models, plugin)
+GROUPS = (demo, run, check, show, top, logs, calls, changes, models, plugin)
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
 

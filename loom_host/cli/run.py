@@ -11,6 +11,7 @@ from typing import Any
 
 from loom_host.control import ControlServer, require_free
 from loom_host.host import Host
+from loom_host.lineup import only
 
 from .common import settings_of
 from .entry import EXIT_INTERRUPTED
@@ -20,6 +21,11 @@ from .offspring import end_children
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("run", help="run the host until Ctrl-C")
     parser.add_argument("--mic", action="store_true", help="listen to the microphone and speak")
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="safe mode: run no plugin but these, by comma; first-party: all that ship with it",
+    )
     parser.set_defaults(handler=run)
 
 
@@ -30,6 +36,8 @@ async def run(arguments: argparse.Namespace) -> int:
         devices = {"source": "microphone", "sink": "speaker", "autostart": True}
         overrides = {"plugins": {"audio-io": {"config": devices}}}
     settings = settings_of(arguments.config, overrides)
+    if arguments.only is not None:
+        settings = only(settings, [word.strip() for word in arguments.only.split(",")])
     if settings.host.control:
         await require_free(settings.host.runtime_dir)
     host = Host(settings)
@@ -76,5 +84,9 @@ async def _started(host: Host, stop: asyncio.Event) -> bool:
 
 
 def _greet(host: Host) -> None:
-    states = ", ".join(f"{h.name} ({h.spec.tier}, {h.state})" for h in host.plugins.values())
-    print(f"loom runs {len(host.plugins)} plugins: {states or 'none'}", file=sys.stderr)
+    running = [h for h in host.plugins.values() if h.state != "stopped"]
+    states = ", ".join(f"{h.name} ({h.spec.tier}, {h.state})" for h in running)
+    print(f"loom runs {len(running)} plugins: {states or 'none'}", file=sys.stderr)
+    for handle in host.plugins.values():
+        if handle.state == "stopped":
+            print(f"not {handle.name}: {handle.reason}", file=sys.stderr)

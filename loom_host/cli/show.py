@@ -37,13 +37,13 @@ async def ps(arguments: argparse.Namespace) -> int:
     print_table(
         (
             "NAME", "TIER", "STATE", "CALLS", "EVENTS", "ERRORS", "RESTARTS", "DENIED", "QUOTA",
-            "MEM", "PEAK",
+            "DROPPED", "MEM", "PEAK",
         ),
         [
             (
                 r["name"], r["tier"], r["state"], r["calls"], r["events"], r["errors"],
-                r["restarts"], r["denials"], r["quota_hits"], size(r["memory"]),
-                size(r["peak_memory"]),
+                r["restarts"], r["denials"], r["quota_hits"], r["lines_dropped"],
+                size(r["memory"]), size(r["peak_memory"]),
             )
             for r in rows
         ],
@@ -52,6 +52,8 @@ async def ps(arguments: argparse.Namespace) -> int:
     for row in rows:
         if row["reason"]:
             print(f"{row['name']}: {row['reason']}")
+        if row["note"]:
+            print(f"{row['name']}: {row['note']}")
     for how, (quotas, names) in _unenforced(rows).items():
         print(f"{how}: {', '.join(quotas)} of {', '.join(names)}")
     return 0

@@ -6,6 +6,7 @@ v2   a folder below this process's own, where that one may hand its controllers 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -26,8 +27,8 @@ _CONTROLLERS = {"memory": "memory", "processes": "pids", "cpu": "cpu", "cpu_time
 _ON_2 = {"cpuacct": "cpu"}
 CPU_PERIOD_US = 100_000
 """What the kernel's default is in both versions."""
-END_S = 1.0
-"""So long killed processes may take to leave their group."""
+END_S, LOOK_S = 1.0, 0.001
+"""So long killed processes may take to leave their group; how often that is looked at."""
 
 
 class Group:
@@ -56,18 +57,26 @@ class Group:
         return False
 
     def kill(self) -> None:
-        """SIGKILL to every process in the group, until there is none."""
+        """SIGKILL to every process in the group, until there is none. Blocks, at most END_S."""
         deadline = time.monotonic() + END_S
-        while time.monotonic() < deadline:
-            for folder in self.folders:
-                with contextlib.suppress(OSError):
-                    (folder / "cgroup.kill").write_text("1")
-            members = self.members()
-            for pid in members:
-                self._kill(pid)
-            if not members:
-                return
-            time.sleep(0.001)
+        while self.strike() and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+
+    async def end(self) -> None:
+        """As `kill`, on an event loop that goes on meanwhile."""
+        deadline = time.monotonic() + END_S
+        while self.strike() and time.monotonic() < deadline:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(LOOK_S)
+
+    def strike(self) -> int:
+        """SIGKILL to every process in the group, once; how many there were."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.kill").write_text("1")
+        members = self.members()
+        for pid in members:
+            self._kill(pid)
+        return len(members)
 
     def _kill(self, pid: int) -> None:
         """By a descriptor taken while it was a member: the number may be another's by now."""

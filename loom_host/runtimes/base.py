@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from loom_host.endpoint import Endpoint
 from loom_host.folders import Folder
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
@@ -21,6 +22,7 @@ from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 from loom_sdk.port import AsyncPort as HostServices
 
 __all__ = [
+    "NO_CALL",
     "Declaration",
     "HostServices",
     "PluginInstance",
@@ -32,6 +34,10 @@ __all__ = [
 
 serving: ContextVar[str] = ContextVar("serving", default="")
 """Id of the call or event on whose behalf a host service is asked, where it does not take one."""
+
+NO_CALL = "-"
+"""The id for what no call answers for, such as the output of a child: an empty one means the call
+that is being served, where it is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class PluginSpec:
     """Of the grpc tier: `strict`, `standard` or `none`; empty for `standard` where it is
     first-party, else `strict`."""
     start_timeout_s: float = 30.0
+    remote: Endpoint | None = None
+    """Of the grpc tier: where it runs already; None for a child of this host."""
 
     @property
     def confined(self) -> bool:

@@ -7,73 +7,25 @@ one that does not come back in time is abandoned, counted, and the plugin is rep
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import importlib
 import inspect
-import queue
 import sys
-import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from loom_host.quotas import HELD_BY_HOST
 from loom_sdk import Call, Event, Plugin, Result
 from loom_sdk.bridge import Bridge
-from loom_sdk.context import Identity
+from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, QuotaExceeded
 
 from .base import Declaration, HostServices, PluginSpec, Usage
 from .json_copy import json_copy
+from .threads import Worker
 
 UNENFORCED = "unenforced: native code shares the host's process"
-
-
-class Worker:
-    """One daemon thread that runs jobs for the loop."""
-
-    def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-
-    def submit(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def job() -> None:
-            try:
-                answer, error = context.run(work), None
-            except BaseException as raised:
-                answer, error = None, raised
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, answer, error)
-
-        self._jobs.put(job)
-        return future
-
-    def stop(self) -> None:
-        """End after the job in hand."""
-        self._jobs.put(None)
-
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-
-def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(answer)
-    elif isinstance(error, Exception):
-        future.set_exception(error)
-    else:
-        future.set_exception(ActionFailed(f"the plugin raised {error!r}"))
 
 
 class NativeInstance:
@@ -82,7 +34,7 @@ class NativeInstance:
     asleep = False
 
     def __init__(self, spec: PluginSpec, plugin: Plugin, services: HostServices) -> None:
-        identity = Identity(spec.id, spec.data_dir, spec.cache_dir)
+        identity = Identity(spec.id, spec.data_dir, spec.cache_dir, spec.grants)
         bridge = Bridge(services, asyncio.get_running_loop())
         self._spec = spec
         self._driver = Driver(plugin, identity, bridge, services)
@@ -93,7 +45,7 @@ class NativeInstance:
         self.declaration = Declaration(
             tuple(self._driver.capabilities), tuple(self._driver.subscriptions)
         )
-        lost = ("memory", "cpu", "processes", "open_files")
+        lost = ("memory", "cpu", "processes", "open_files", "network", "filesystem", "devices")
         self.enforcement: Mapping[str, str] = (
             dict.fromkeys(HELD_BY_HOST, "enforced")
             | dict.fromkeys(lost, UNENFORCED)
@@ -103,7 +55,7 @@ class NativeInstance:
     async def _run(self, work: Callable[[], Any]) -> Any:
         worker = self._idle.pop() if self._idle else Worker(f"loom-{self._spec.name}")
         try:
-            answer = await worker.submit(work)
+            answer = await worker.submit(work).future
         except asyncio.CancelledError:
             worker.stop()
             self._abandoned_total += 1
@@ -219,10 +171,14 @@ class NativeRuntime:
 
     tier = "native"
 
+    def __init__(self) -> None:
+        self._loaded: dict[Path, int] = {}
+        """When the code in a plugin's folder had changed last as it was loaded, in ns."""
+
     async def start(self, spec: PluginSpec, services: HostServices) -> NativeInstance:
         importer = Worker(f"loom-import-{spec.name}")  # its own: an import may hang
         try:
-            plugin = await importer.submit(lambda: _create(spec))
+            plugin = await importer.submit(lambda: self._create(spec)).future
             plugin.config = dict(spec.config)
             instance = NativeInstance(spec, plugin, services)
             try:
@@ -239,6 +195,16 @@ class NativeRuntime:
         finally:
             importer.stop()
         return instance
+
+    def _create(self, spec: PluginSpec) -> Plugin:
+        changed = max((file.stat().st_mtime_ns for file in spec.folder.glob("*.py")), default=0)
+        if self._loaded.setdefault(spec.folder, changed) != changed:
+            raise PluginLoadError(
+                f"{spec.name}: its code changed, and native code is loaded once in a host's life: "
+                "start the host again, or run it in the grpc tier",
+                plugin_id=spec.id,
+            )
+        return _create(spec)
 
     async def aclose(self) -> None:
         """Nothing is shared."""

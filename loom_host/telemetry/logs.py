@@ -6,21 +6,19 @@ import json
 import logging
 import re
 import sys
-from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from loom_sdk.errors import ActionFailed, LoomError
 
+from .ring import Follower, Ring
 from .spans import current, parse_traceparent
 
 LOGGERS = ("loom", "loom_host", "loom_sdk")
 SECRET_MIN = 4
 """Shorter values are not redacted: they would blot out ordinary text."""
-RING = 200
-"""Records kept per plugin."""
-PLUGINS_MAX = 256
+PLUGIN_LOGGER = "loom.plugin"
 _HIDDEN = "[redacted]"
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS = ("plugin", "traceparent")
@@ -107,7 +105,7 @@ def text_line(entry: dict[str, Any]) -> str:
     """An entry for people: time of day, level, who, message, extras."""
     who = entry.get("plugin") or entry["logger"]
     if "plugin" in entry:
-        entry = {**entry, "message": _CONTROL.sub(_visible, entry["message"])}
+        entry = {**entry, "message": visible(entry["message"])}
     extra = "".join(f" {key}={value}" for key, value in entry.get("extra", {}).items())
     line = f"{entry['time'][11:23]} {entry['level'].upper():7} {who}: {entry['message']}{extra}"
     return f"{line}\n{entry['exception']}" if "exception" in entry else line
@@ -117,33 +115,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 """What would begin another line, or drive a terminal: a plugin may write neither."""
 
 
-def _visible(found: re.Match[str]) -> str:
-    return repr(found[0])[1:-1]
-
-
-class _Ring(logging.Handler):
-    """Keeps the last entries of each plugin; the host's own are under the empty name."""
-
-    def __init__(self, formatter: Formatter, keep: int) -> None:
-        super().__init__()
-        self._entries: dict[str, deque[dict[str, Any]]] = {}
-        self._form = formatter
-        self._keep = keep
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            entry = self._form.entry(record)
-        except Exception:
-            self.handleError(record)
-            return
-        plugin = str(entry.get("plugin", ""))
-        if plugin not in self._entries and len(self._entries) >= PLUGINS_MAX:
-            plugin = ""
-        self._entries.setdefault(plugin, deque(maxlen=self._keep)).append(entry)
-
-    def entries(self, plugin: str | None) -> list[dict[str, Any]]:
-        rings = [self._entries.get(plugin, ())] if plugin is not None else self._entries.values()
-        return sorted((e for ring in rings for e in ring), key=lambda e: str(e["time"]))
+def visible(text: str) -> str:
+    """One line of text that drives no terminal, whoever wrote it."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class Logs:
@@ -161,10 +135,13 @@ class Logs:
         formatter = Formatter(self.redactor, as_json)
         stream_handler = logging.StreamHandler(stream)
         stream_handler.setFormatter(formatter)
-        self._ring = _Ring(formatter, RING)
+        stream_handler.setLevel(level)
+        self._ring = Ring(formatter.entry)
         self._handlers: list[logging.Handler] = [stream_handler, self._ring]
         self._loggers = [logging.getLogger(name) for name in loggers]
-        self._levels = [logger.level for logger in self._loggers]
+        self._plugins = logging.getLogger(PLUGIN_LOGGER)
+        self._levels = [logger.level for logger in (self._plugins, *self._loggers)]
+        self._plugins.setLevel(logging.DEBUG)  # `loom logs` has them all
         for logger in self._loggers:
             logger.setLevel(level)
             for handler in self._handlers:
@@ -178,10 +155,23 @@ class Logs:
         """The last entries by time, of one plugin, of the host (`""`), or of all (None)."""
         return self._ring.entries(plugin)[-limit:] if limit > 0 else []
 
+    def follow(
+        self, plugin: str | None = None, level: int = logging.DEBUG
+    ) -> tuple[list[dict[str, Any]], Follower]:
+        """The entries of one plugin, or of all (None), from a level on; and a follower of more.
+
+        Give it back to `unfollow`.
+        """
+        return self._ring.follow(plugin, level)
+
+    def unfollow(self, follower: Follower) -> None:
+        self._ring.unfollow(follower)
+
     def close(self) -> None:
         """Take the handlers off and put the levels back."""
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+        for logger, level in zip((self._plugins, *self._loggers), self._levels, strict=True):
             logger.setLevel(level)
+        for logger in self._loggers:
             for handler in self._handlers:
                 logger.removeHandler(handler)
 

@@ -6,6 +6,7 @@ import asyncio
 import marshal
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 from loom_sdk.errors import PluginLoadError
@@ -23,6 +24,8 @@ class Gate:
         self._host, self._child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._host.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._host.setblocking(False)
+        self._ready: asyncio.Future[None] | None = None
+        """Of whoever waits for a message."""
 
     @property
     def descriptor(self) -> int:
@@ -53,7 +56,9 @@ class Gate:
                 await self._readable()
         except TimeoutError as error:
             raise PluginLoadError(f"did not enter its sandbox within {TIMEOUT_S:g} s") from error
-        data, extra, _, _ = self._host.recvmsg(_REPORT, socket.CMSG_SPACE(_CREDENTIALS.size))
+        data, extra = b"", list[Any]()
+        with suppress(OSError):  # closed meanwhile
+            data, extra, _, _ = self._host.recvmsg(_REPORT, socket.CMSG_SPACE(_CREDENTIALS.size))
         if not data:
             raise PluginLoadError("ended before it was in its sandbox")
         pids = [
@@ -65,14 +70,26 @@ class Gate:
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
+        ready = self._ready = loop.create_future()
         loop.add_reader(self._host, _done, ready)
         try:
             await ready
         finally:
-            loop.remove_reader(self._host)
+            self._wait_no_more()
+
+    def _wait_no_more(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.get_loop().remove_reader(self._host)
+            _done(ready)
 
     def close(self) -> None:
+        """Whoever waits is told that the child has ended.
+
+        The loop must forget the socket first: its number is at once that of another file, such as
+        the next child's, whose end would then never be seen.
+        """
+        self._wait_no_more()
         self._host.close()
         self._child.close()
 

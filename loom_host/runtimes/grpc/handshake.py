@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from loom_host.runtimes.base import PluginSpec
-from loom_sdk._proto import plugin_pb2 as pb
-from loom_sdk.errors import LoomError, PluginLoadError, ProtocolMismatch
-from loom_sdk.plugin import API_VERSION
-from loom_sdk.status import TOKEN_KEY, error_from_proto
+from loom_sdk.errors import PluginLoadError
+from loom_sdk.status import TOKEN_KEY
 
 from .diagnosis import hint
 from .host_calls import Client
+from .init import declared, init_request
 from .instance import GrpcInstance
 from .pending import LinkLost
 from .process import ChildProcess
@@ -26,7 +23,6 @@ from .session import Session
 from .translate import from_grpc
 from .unary import Unary
 
-API_VERSIONS = (API_VERSION,)
 CONNECT_POLL_S = 0.002
 SETTLE_S = 0.2
 """A lost connection mostly means that the process is about to end: so long that news is awaited."""
@@ -67,7 +63,7 @@ class Handshake:
             await asyncio.gather(work, return_exceptions=True)
         if response is None:
             raise _not_started(child, spec, _late(spec))
-        self._accept(response)
+        self._instance.declaration = declared(spec, response)
 
     async def _init(self, path: Path, host_socket: Path) -> Any:
         await _until_listening(path)
@@ -80,44 +76,18 @@ class Handshake:
         spec, channel = self._spec, self._instance.channel
         unary = Unary(channel, self._metadata, spec, self._client.services)
         self._instance.connect(unary)
-        return await unary.init(_request(spec, str(host_socket)))
+        return await unary.init(init_request(spec, str(host_socket)))
 
     async def _open_session(self) -> Any:
         session = Session(self._instance.channel, self._metadata, self._spec, self._client)
         try:
-            response = await session.init(_request(self._spec, ""))
+            response = await session.init(init_request(self._spec))
         except BaseException:
             await session.aclose()
             raise
         self._instance.connect(session)
         session.lost.add_done_callback(lambda _: self._instance.lost())
         return response
-
-    def _accept(self, response: Any) -> None:
-        spec = self._spec
-        if response.HasField("error"):
-            error = error_from_proto(response.error)
-            if isinstance(error, ProtocolMismatch):
-                raise error
-            text = f"{spec.id} did not start: {error.message}"
-            raise PluginLoadError(text, plugin_id=spec.id) from error
-        if response.api_version not in API_VERSIONS:
-            raise _mismatch(spec.id, response.api_version)
-        try:
-            self._instance.declare(response.meta)
-        except LoomError as error:
-            raise PluginLoadError(f"{spec.id}: at Init: {error}", plugin_id=spec.id) from error
-
-
-def _mismatch(plugin_id: str, version: str) -> ProtocolMismatch:
-    newest = max(map(int, API_VERSIONS))
-    newer = version.isdecimal() and int(version) > newest
-    what = "loom-host" if newer else "the plugin, with its SDK"
-    return ProtocolMismatch(
-        f"{plugin_id} chose api {version!r}, the host speaks {', '.join(API_VERSIONS)}: "
-        f"upgrade {what}",
-        plugin_id=plugin_id,
-    )
 
 
 def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginLoadError:
@@ -151,17 +121,3 @@ async def _until_listening(path: Path) -> None:
             if probe.connect_ex(str(path)) == 0:
                 return
         await asyncio.sleep(CONNECT_POLL_S)
-
-
-def _request(spec: PluginSpec, host_socket: str) -> Any:
-    quotas = {name: int(value) for name, value in asdict(spec.quotas).items()}
-    return pb.InitRequest(
-        api_versions=API_VERSIONS,
-        plugin_id=spec.id,
-        config=json.dumps(dict(spec.config)),
-        grants=spec.grants,
-        host_socket=host_socket,
-        data_dir=str(spec.data_dir),
-        cache_dir=str(spec.cache_dir),
-        quotas=quotas,
-    )

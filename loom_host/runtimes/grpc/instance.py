@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import grpc
 
 from loom_host.runtimes.base import Declaration, PluginSpec, Usage
-from loom_sdk import Call, Event, Result, wire
+from loom_sdk import Call, Event, Result
 from loom_sdk.errors import (
     LoomError,
     PluginCrashed,
-    PluginError,
     PluginUnhealthy,
     QuotaExceeded,
 )
@@ -33,6 +32,8 @@ T = TypeVar("T")
 
 CANCEL_GRACE_S = 0.2
 """For a cancelled call to end; with the kill after it, a deadline's error is out within 250 ms."""
+KILL_NOTICE_S = 0.01
+"""Within which a killed child is mostly gone; whose call was out of time waits no longer."""
 HEALTH_TIMEOUT_S = 5.0
 DEATH_NOTICE_S = 0.5
 """A lost connection mostly precedes the news of the process's end by a few milliseconds."""
@@ -65,7 +66,7 @@ class GrpcInstance:
         self._closing = False
         self._winding: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        child.exited.add_done_callback(self._on_exit)
+        child.ending.add_done_callback(self._on_ending)
 
     def connect(self, link: Link) -> None:
         """Take the link over which the child answered Init."""
@@ -79,15 +80,6 @@ class GrpcInstance:
     async def _expect_end(self) -> None:
         await asyncio.wait({self.child.exited}, timeout=DEATH_NOTICE_S)
         self.child.kill("killed: it ended its Session with the host")
-
-    def declare(self, meta: Any) -> None:
-        """Take what the plugin said at Init. Raises PluginError when it says another id."""
-        if meta.id and meta.id != self._spec.id:
-            raise PluginError(f"it calls itself {meta.id!r}, its manifest says {self._spec.id!r}")
-        self.declaration = Declaration(
-            tuple(map(wire.capability_from_proto, meta.capabilities)),
-            tuple(map(wire.subscription_from_proto, meta.subscriptions)),
-        )
 
     async def wake(self) -> None:
         """A child that is connected is awake; one that has ended is started by the supervisor."""
@@ -107,8 +99,8 @@ class GrpcInstance:
         return await self._serve(event.id, link.handle_event(event), self._spec.quotas.deadline_ms)
 
     async def health(self) -> str:
-        if self.child.exited.done():
-            return self.child.exited.result()
+        if self.child.ending.done():
+            return self.child.ending.result()
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 status = await self._connected().health()
@@ -134,7 +126,8 @@ class GrpcInstance:
 
     def usage(self) -> Usage:
         self.child.read_memory()
-        return Usage(self.child.memory, self.child.peak_memory, self.child.pid)
+        child = self.child
+        return Usage(child.memory, child.peak_memory, child.pid, {"cpu_s": child.cpu_s()})
 
     async def _ask_to_stop(self, grace_s: float) -> None:
         """Three quarters of the time for Shutdown and the exit after it, the rest for SIGTERM."""
@@ -162,14 +155,14 @@ class GrpcInstance:
         await self.channel.close(None)
         self._release()
 
-    def _on_exit(self, exited: asyncio.Future[str]) -> None:
+    def _on_ending(self, ending: asyncio.Future[str]) -> None:
         if self._link is not None:
             self._link.lose()
         if not self._closing and not self._ended.done():
-            self._ended.set_result(exited.result())
+            self._ended.set_result(ending.result())
 
     def _connected(self) -> Link:
-        if self._closing or self._link is None or self.child.exited.done():
+        if self._closing or self._link is None or self.child.ending.done():
             raise PluginUnhealthy(f"{self._spec.id} is not running", plugin_id=self._spec.id)
         return self._link
 
@@ -198,8 +191,8 @@ class GrpcInstance:
         if isinstance(translated, PluginUnhealthy):
             with suppress(TimeoutError):
                 async with asyncio.timeout(DEATH_NOTICE_S):
-                    await asyncio.shield(self.child.exited)
-        return self._death() if self.child.exited.done() else translated
+                    await asyncio.shield(self.child.ending)
+        return self._death() if self.child.ending.done() else translated
 
     def _death(self) -> LoomError:
         """Why every call in flight ended."""
@@ -212,7 +205,7 @@ class GrpcInstance:
                 limit=over.limit,
                 used=over.used,
             )
-        text = f"{plugin_id} ended during the call ({child.exited.result()}){child.tail()}"
+        text = f"{plugin_id} ended during the call ({child.ending.result()}){child.tail()}"
         return PluginCrashed(text, plugin_id=plugin_id)
 
     async def _give_up(self, call_id: str, left_s: float) -> None:
@@ -236,7 +229,7 @@ class GrpcInstance:
                 await self._link.stopped(call_id)
         except TimeoutError:
             self.child.kill(reason)
-            await asyncio.shield(self.child.exited)
+            await asyncio.wait({self.child.exited}, timeout=KILL_NOTICE_S)
         except asyncio.CancelledError:
             self.child.kill(reason)
             raise

@@ -53,6 +53,9 @@ class ChildProcess:
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[str] = self._loop.create_future()
         """Resolved with the reason once the child is reaped and its group is gone."""
+        self.ending: asyncio.Future[str] = self._loop.create_future()
+        """Resolved with the reason as soon as it is killed or has exited by itself: the kernel
+        takes tenths of a second over a process that holds gigabytes, and nobody waits for that."""
         self._kill_reason = ""
         self._pidfd = os.pidfd_open(popen.pid)
         self._inner = -1
@@ -126,6 +129,7 @@ class ChildProcess:
         if not self.exited.done():
             self._kill_reason = self._kill_reason or reason
             self.signal_group(signal.SIGKILL)
+            self._tell_ending(self._kill_reason)
 
     def exceed(self, exceeded: Exceeded) -> None:
         """It went over a quota that ends it."""
@@ -138,7 +142,7 @@ class ChildProcess:
 
         In a sandbox only the plugin itself is told to stop, whatever it started is killed.
         """
-        if self.exited.done():
+        if self._popen.returncode is not None:
             return
         with suppress(ProcessLookupError, PermissionError):
             if self._inner >= 0 and number != signal.SIGKILL:
@@ -221,12 +225,22 @@ class ChildProcess:
             self._popen.stdin.close()
         for pipe in self._pipes:
             pipe.drain()
+            self.last_lines.extend(filter(None, map(_text, pipe.waiting(KEPT_LINES))))
         self._judge_memory(code)
-        if self.sandbox is not None:
-            self.sandbox.release()
         self.memory = 0
         wrapped = self.sandbox is not None and self.sandbox.wrapped
-        self.exited.set_result(self._kill_reason or describe_exit(code, wrapped=wrapped))
+        reason = self._kill_reason or describe_exit(code, wrapped=wrapped)
+        self._tell_ending(reason)
+        self._last = self._loop.create_task(self._release(reason))
+
+    async def _release(self, reason: str) -> None:
+        if self.sandbox is not None:
+            await self.sandbox.aclose()
+        self.exited.set_result(reason)
+
+    def _tell_ending(self, reason: str) -> None:
+        if not self.ending.done():
+            self.ending.set_result(reason)
 
     def _judge_memory(self, code: int) -> None:
         group = self.sandbox.group if self.sandbox else None
@@ -240,10 +254,15 @@ class ChildProcess:
                 self._kill_reason = f"killed: {self.exceeded}"
 
     def _line(self, stream: str, data: bytes) -> None:
-        text = data.decode("utf-8", "replace").rstrip()
+        text = _text(data)
         if text:
-            self.last_lines.append(text)
+            if not self.exited.done():  # else these are older than those that it was told of
+                self.last_lines.append(text)
             self._on_line(stream, text)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip()
 
 
 def describe_exit(code: int, *, wrapped: bool = False) -> str:

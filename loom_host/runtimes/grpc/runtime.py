@@ -16,14 +16,15 @@ from pathlib import Path
 import grpc
 
 import loom_sdk
-from loom_host.runtimes.base import HostServices, PluginSpec
+from loom_host.runtimes.base import NO_CALL, HostServices, PluginSpec
 from loom_sdk.errors import PluginLoadError
 from loom_sdk.models import models_dir
 
 from .flights import Flights
-from .handshake import API_VERSIONS, Handshake
+from .handshake import Handshake
 from .host_calls import Client
 from .host_server import HostServer
+from .init import API_VERSIONS
 from .instance import GrpcInstance
 from .launch import Launcher, resolve_command
 from .leftovers import HostFolder, sweep
@@ -126,7 +127,8 @@ class GrpcRuntime:
         services: HostServices,
     ) -> ChildProcess:
         def log(stream: str, line: str) -> None:
-            services.log("info" if stream == "stdout" else "warning", line, {"stream": stream}, "")
+            level = "info" if stream == "stdout" else "warning"
+            services.log(level, line, {"stream": stream}, NO_CALL)
 
         env = _environment(spec, seat, host_socket)
         granted = tuple(folder.path for folder in spec.folders if folder.writable)

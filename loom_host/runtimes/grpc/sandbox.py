@@ -203,12 +203,23 @@ class Sandbox:
             limits["processes"] = quotas.processes
         return limits
 
+    async def aclose(self) -> None:
+        """As `release`, but what takes its time to die does not hold up the event loop."""
+        self._gate.close()
+        if self.group is not None:
+            await self.group.end()
+        self._give_back()
+
     def release(self) -> None:
         """After the child is gone: end what has escaped it, give everything back. Idempotent."""
+        if self.group is not None:
+            self.group.kill()
+        self._give_back()
+
+    def _give_back(self) -> None:
         self.started()
         self._gate.close()
         if self.group is not None:
-            self.group.kill()
             self.group.remove()
         user, self._user = self._user, None
         if user is not None:

@@ -15,23 +15,8 @@ from typing import Any
 
 from loom_sdk.errors import InvalidArguments
 
-from .component_types import (
-    BYTES,
-    F32_MAX,
-    INTEGERS,
-    NOT_FINITE,
-    Enum,
-    Flags,
-    Function,
-    ListOf,
-    Option,
-    Primitive,
-    Record,
-    Result,
-    Tuple,
-    Variant,
-    WitType,
-)
+from . import component_types as wit
+from .component_types import BYTES, F32_MAX, INTEGERS, NOT_FINITE, Function, WitType
 from .values import MAX_BINARY, Case, Failed, Ok, Some
 
 _SHOWN = 40
@@ -52,27 +37,27 @@ def to_value(kind: WitType | None, value: Any, path: str) -> Any:
     match kind:
         case None:
             return _expect(value is None, path, "null", value)
-        case Primitive(name):
+        case wit.Primitive(name):
             return _primitive(name, value, path)
-        case ListOf():
+        case wit.ListOf():
             return _list(kind, value, path)
-        case Tuple(elements):
+        case wit.Tuple(elements):
             size = len(elements)
             fits = isinstance(value, list) and len(value) == size
             _expect(fits, path, f"a list of {size}", value)
             return tuple(to_value(of, value[i], _in(path, i)) for i, of in enumerate(elements))
-        case Record(fields):
+        case wit.Record(fields):
             return _fields(fields, value, path)
-        case Variant(cases):
+        case wit.Variant(cases):
             return _variant(dict(cases), value, path)
-        case Enum(names):
+        case wit.Enum(names):
             _expect(isinstance(value, str) and value in names, path, _one_of(names), value)
             return value
-        case Flags(names):
+        case wit.Flags(names):
             return _flags(names, value, path)
-        case Option(some):
+        case wit.Option(some):
             return _option(some, value, path)
-        case Result(ok, err):
+        case wit.Result(ok, err):
             return _result({"ok": ok, "err": err}, value, path)
 
 
@@ -152,7 +137,7 @@ def _float(name: str, value: Any, path: str) -> float:
     return number
 
 
-def _list(kind: ListOf, value: Any, path: str) -> Any:
+def _list(kind: wit.ListOf, value: Any, path: str) -> Any:
     if kind == BYTES:
         return _bytes(value, path)
     _expect(isinstance(value, list), path, "a list", value)
@@ -181,7 +166,7 @@ def _fields(fields: tuple[tuple[str, WitType], ...], value: Any, path: str) -> d
             raise InvalidArguments(f"{_in(path, _key(key))}: is not known; {hint[:_MESSAGE]}")
     made = {}
     for name, kind in fields:
-        if name not in value and not isinstance(kind, Option):
+        if name not in value and not isinstance(kind, wit.Option):
             raise InvalidArguments(f"{_in(path, name)}: is missing")
         made[name] = to_value(kind, value.get(name), _in(path, name))
     return made
@@ -203,7 +188,7 @@ def _variant(cases: Mapping[str, WitType | None], value: Any, path: str) -> Case
         raise InvalidArguments(f"{where}: is not known; {tag!r} takes {sorted(allowed)}")
     if kind is None:
         return Case(tag)
-    if "val" not in value and not isinstance(kind, Option):
+    if "val" not in value and not isinstance(kind, wit.Option):
         raise InvalidArguments(f"{_in(path, 'val')}: is missing")
     return Case(tag, to_value(kind, value.get("val"), _in(path, "val")))
 
@@ -220,7 +205,7 @@ def _flags(names: tuple[str, ...], value: Any, path: str) -> tuple[str, ...]:
 def _option(some: WitType, value: Any, path: str) -> Some | None:
     if value is None:
         return None
-    if not isinstance(some, Option):
+    if not isinstance(some, wit.Option):
         return Some(to_value(some, value, path))
     fits = isinstance(value, dict) and list(value) == ["some"]
     _expect(fits, path, 'null or an object {"some": ...}', value)

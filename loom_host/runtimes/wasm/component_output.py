@@ -10,21 +10,8 @@ from typing import Any
 
 from loom_sdk.errors import ActionFailed
 
-from .component_types import (
-    BYTES,
-    F32_MAX,
-    Enum,
-    Flags,
-    Function,
-    ListOf,
-    Option,
-    Primitive,
-    Record,
-    Result,
-    Tuple,
-    Variant,
-    WitType,
-)
+from . import component_types as wit
+from .component_types import BYTES, F32_MAX, Function, WitType
 from .values import Ok
 
 _MESSAGE = 500
@@ -37,7 +24,7 @@ def to_output(function: Function, answer: Any) -> Any:
         ActionFailed: it returned the error side of a `result`; `data` is that side in JSON.
     """
     kind = function.result
-    if not isinstance(kind, Result):
+    if not isinstance(kind, wit.Result):
         return to_json(kind, answer)
     if isinstance(answer, Ok):
         return to_json(kind.ok, answer.value)
@@ -49,28 +36,28 @@ def to_output(function: Function, answer: Any) -> Any:
 def to_json(kind: WitType | None, value: Any) -> Any:
     """JSON value of a component value. The value is believed: wasmtime has checked it."""
     match kind:
-        case None | Enum():
+        case None | wit.Enum():
             return value
-        case Primitive(name):
+        case wit.Primitive(name):
             return _number(name, value) if name in ("f32", "f64") else value
-        case ListOf(element):
+        case wit.ListOf(element):
             if kind == BYTES:
                 return base64.b64encode(value).decode()
             return [to_json(element, item) for item in value]
-        case Tuple(elements):
+        case wit.Tuple(elements):
             return [to_json(of, item) for of, item in zip(elements, value, strict=True)]
-        case Record(fields):
+        case wit.Record(fields):
             return {name: to_json(of, value[name]) for name, of in fields}
-        case Variant(cases):
+        case wit.Variant(cases):
             of = dict(cases)[value.name]
             tag = {"tag": value.name}
             return tag if of is None else {**tag, "val": to_json(of, value.value)}
-        case Flags(names):
+        case wit.Flags(names):
             return [name for name in names if name in value]
-        case Option(some):
+        case wit.Option(some):
             inner = None if value is None else to_json(some, value.value)
-            return {"some": inner} if value is not None and isinstance(some, Option) else inner
-        case Result(ok, err):
+            return {"some": inner} if value is not None and isinstance(some, wit.Option) else inner
+        case wit.Result(ok, err):
             good = isinstance(value, Ok)
             return {"ok" if good else "err": to_json(ok if good else err, value.value)}
 

@@ -22,23 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .component_types import (
-    BYTES,
-    F32_MAX,
-    INTEGERS,
-    NOT_FINITE,
-    Enum,
-    Flags,
-    Function,
-    ListOf,
-    Option,
-    Primitive,
-    Record,
-    Result,
-    Tuple,
-    Variant,
-    WitType,
-)
+from . import component_types as wit
+from .component_types import BYTES, F32_MAX, INTEGERS, NOT_FINITE, Function, WitType
 
 
 def input_schema(function: Function) -> dict[str, Any]:
@@ -49,7 +34,7 @@ def input_schema(function: Function) -> dict[str, Any]:
 def output_schema(function: Function) -> dict[str, Any]:
     """JSON Schema of the answer. Of a `result` only the good side: the other one is an error."""
     result = function.result
-    return schema_of(result.ok if isinstance(result, Result) else result)
+    return schema_of(result.ok if isinstance(result, wit.Result) else result)
 
 
 def schema_of(kind: WitType | None) -> dict[str, Any]:
@@ -57,28 +42,28 @@ def schema_of(kind: WitType | None) -> dict[str, Any]:
     match kind:
         case None:
             return {"type": "null"}
-        case Primitive(name):
+        case wit.Primitive(name):
             return _primitive(name)
-        case ListOf():
+        case wit.ListOf():
             return _list(kind)
-        case Tuple(elements):
+        case wit.Tuple(elements):
             items = [schema_of(of) for of in elements]
             size = len(items)
             return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
-        case Record(fields):
+        case wit.Record(fields):
             return _object(fields)
-        case Variant(cases):
+        case wit.Variant(cases):
             return {"oneOf": [_case(name, of) for name, of in cases]}
-        case Enum(names):
+        case wit.Enum(names):
             return {"type": "string", "enum": list(names)}
-        case Flags(names):
+        case wit.Flags(names):
             items_of = {"type": "string", "enum": list(names)}
             return {"type": "array", "items": items_of, "uniqueItems": True}
-        case Option(some):
+        case wit.Option(some):
             held = schema_of(some)
-            held = _keyed({"some": held}) if isinstance(some, Option) else held
+            held = _keyed({"some": held}) if isinstance(some, wit.Option) else held
             return {"anyOf": [held, {"type": "null"}]}
-        case Result(ok, err):
+        case wit.Result(ok, err):
             return {"oneOf": [_keyed({"ok": schema_of(ok)}), _keyed({"err": schema_of(err)})]}
 
 
@@ -94,7 +79,7 @@ def _primitive(name: str) -> dict[str, Any]:
     return {"type": "boolean" if name == "bool" else "string"}
 
 
-def _list(kind: ListOf) -> dict[str, Any]:
+def _list(kind: wit.ListOf) -> dict[str, Any]:
     if kind == BYTES:
         return {"type": "string", "contentEncoding": "base64"}
     return {"type": "array", "items": schema_of(kind.element)}
@@ -118,5 +103,5 @@ def _keyed(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _object(fields: tuple[tuple[str, WitType], ...]) -> dict[str, Any]:
     schema = _keyed({name: schema_of(kind) for name, kind in fields})
-    schema["required"] = [name for name, kind in fields if not isinstance(kind, Option)]
+    schema["required"] = [name for name, kind in fields if not isinstance(kind, wit.Option)]
     return schema

@@ -21,7 +21,7 @@ from typing import Any
 
 from wasmtime import _ffi as ffi
 
-from . import component_types as c
+from . import component_types as wit
 from .component_types import BYTES, INTEGERS, WitType
 from .values import Case, Failed, Ok, Some, TooLarge, bounded_binary
 from .words import (
@@ -129,23 +129,23 @@ def codec_of(kind: WitType) -> Codec:
     if kind == BYTES:
         return Codec(_lower_binary, _lift_binary)
     match kind:
-        case c.Primitive(name):
+        case wit.Primitive(name):
             return _PRIMITIVES[name]
-        case c.ListOf(element):
+        case wit.ListOf(element):
             return _list(codec_of(element))
-        case c.Tuple(elements):
+        case wit.Tuple(elements):
             return _tuple([codec_of(of) for of in elements])
-        case c.Record(fields):
+        case wit.Record(fields):
             return _record([(name, codec_of(of)) for name, of in fields])
-        case c.Enum(names):
+        case wit.Enum(names):
             return _enum(names)
-        case c.Flags(names):
+        case wit.Flags(names):
             return _flags(names)
-        case c.Option(some):
+        case wit.Option(some):
             return _option(codec_of(some))
-        case c.Result(ok, err):
+        case wit.Result(ok, err):
             return _result(codec_of(ok) if ok else None, codec_of(err) if err else None)
-        case c.Variant(cases):
+        case wit.Variant(cases):
             return _variant({name: codec_of(of) if of else None for name, of in cases})
 
 

@@ -12,29 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from wasmtime import WasmtimeError
 from wasmtime.component import Record as StockRecord
 from wasmtime.component import Variant as StockVariant
 
-from .component_types import (
-    BYTES,
-    Enum,
-    Flags,
-    Function,
-    ListOf,
-    Option,
-    Primitive,
-    Record,
-    Result,
-    Tuple,
-    Variant,
-    WitType,
-)
+from . import component_types as wit
+from .component_types import BYTES, Function, WitType
 from .values import Case, Failed, Ok, Some, TooLarge, bounded_binary
 
 _FLOATS = ("f32", "f64")
+Choice: TypeAlias = wit.Option | wit.Result | wit.Variant
 
 
 def bind(function: Any, store: Any, kind: Function) -> Callable[[tuple[Any, ...], int], Any]:
@@ -69,25 +58,25 @@ def serve(
 def to_stock(kind: WitType | None, value: Any) -> Any:
     """A component value as wasmtime-py takes it. Raises TypeError, ValueError."""
     match kind:
-        case Primitive(name):
+        case wit.Primitive(name):
             return float(value) if name in _FLOATS else value
-        case ListOf(element):
+        case wit.ListOf(element):
             if kind == BYTES:
                 bounded_binary(value)
                 return bytes(value)
             return [to_stock(element, item) for item in value]
-        case Tuple(elements):
+        case wit.Tuple(elements):
             return tuple(to_stock(of, value[i]) for i, of in enumerate(elements))
-        case Record(fields):
+        case wit.Record(fields):
             record = StockRecord()
             for name, of in fields:
                 setattr(record, name, to_stock(of, value[name]))
             return record
-        case Flags():
+        case wit.Flags():
             return set(value)
-        case None | Enum():
+        case None | wit.Enum():
             return value
-        case Option() | Result() | Variant():
+        case wit.Option() | wit.Result() | wit.Variant():
             name, inner = _chosen(value)
             inner = to_stock(_cases(kind)[name], inner)
             return StockVariant(name, inner) if _tagged(kind) else inner
@@ -96,20 +85,20 @@ def to_stock(kind: WitType | None, value: Any) -> Any:
 def of_stock(kind: WitType | None, value: Any, limit: int) -> Any:
     """The way back. Raises TooLarge."""
     match kind:
-        case Primitive(name):
+        case wit.Primitive(name):
             return _bounded(value, len(value.encode()), limit) if name == "string" else value
-        case ListOf(element):
+        case wit.ListOf(element):
             _bounded(value, len(value), limit)
             return value if kind == BYTES else [of_stock(element, item, limit) for item in value]
-        case Tuple(elements):
+        case wit.Tuple(elements):
             return tuple(of_stock(of, value[i], limit) for i, of in enumerate(elements))
-        case Record(fields):
+        case wit.Record(fields):
             return {name: of_stock(of, getattr(value, name), limit) for name, of in fields}
-        case Flags(names):
+        case wit.Flags(names):
             return tuple(name for name in names if name in value)
-        case None | Enum():
+        case None | wit.Enum():
             return value
-        case Option() | Result() | Variant():
+        case wit.Option() | wit.Result() | wit.Variant():
             return _made(kind, value, limit)
 
 
@@ -134,13 +123,13 @@ def _chosen(value: Any) -> tuple[str, Any]:
     raise TypeError(f"{type(value).__name__} is no option, result or variant")
 
 
-def _made(kind: Option | Result | Variant, value: Any, limit: int) -> Any:
+def _made(kind: Choice, value: Any, limit: int) -> Any:
     cases = _cases(kind)
     name = value.tag if _tagged(kind) else _case_of(cases, value)
     inner = of_stock(cases[name], value.payload if _tagged(kind) else value, limit)
-    if isinstance(kind, Option):
+    if isinstance(kind, wit.Option):
         return None if name == "none" else Some(inner)
-    if isinstance(kind, Result):
+    if isinstance(kind, wit.Result):
         return Ok(inner) if name == "ok" else Failed(inner)
     return Case(name, inner)
 
@@ -154,18 +143,18 @@ def _case_of(cases: dict[str, WitType | None], value: Any) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _cases(kind: Option | Result | Variant) -> dict[str, WitType | None]:
+def _cases(kind: Choice) -> dict[str, WitType | None]:
     match kind:
-        case Option(some):
+        case wit.Option(some):
             return {"none": None, "some": some}
-        case Result(ok, err):
+        case wit.Result(ok, err):
             return {"ok": ok, "err": err}
-        case Variant(cases):
+        case wit.Variant(cases):
             return dict(cases)
 
 
 @lru_cache(maxsize=1024)
-def _tagged(kind: Option | Result | Variant) -> bool:
+def _tagged(kind: Choice) -> bool:
     """Whether wasmtime-py wraps the value: the classes of two cases are not disjoint."""
     seen: set[type] = set()
     for of in _cases(kind).values():
@@ -177,7 +166,7 @@ def _tagged(kind: Option | Result | Variant) -> bool:
 
 
 _CLASSES: dict[type, type] = {
-    Tuple: tuple, Record: StockRecord, Enum: str, Flags: set, ListOf: list
+    wit.Tuple: tuple, wit.Record: StockRecord, wit.Enum: str, wit.Flags: set, wit.ListOf: list
 }  # fmt: skip
 _OF_PRIMITIVES = {"bool": bool, "f32": float, "f64": float, "char": str, "string": str}
 
@@ -188,9 +177,9 @@ def _classes(kind: WitType | None) -> frozenset[type]:
     match kind:
         case None:
             return frozenset([object])
-        case Primitive(name):
+        case wit.Primitive(name):
             return frozenset([_OF_PRIMITIVES.get(name, int)])
-        case Option() | Result() | Variant():
+        case wit.Option() | wit.Result() | wit.Variant():
             if _tagged(kind):
                 return frozenset([StockVariant])
             return frozenset().union(*map(_classes, _cases(kind).values()))

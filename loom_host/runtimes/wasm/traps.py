@@ -82,37 +82,52 @@ def translated(
         return PluginCrashed(f"{who} exited by itself with code {error.code}", plugin_id=who)
     text = str(error)
     if _COPY_LIMIT in text:
-        limit = min(limits.output_bytes, MAX_BINARY)
-        return QuotaExceeded(
-            f"{who} returned more than {limit} bytes at once: emit it in pieces (quota "
-            f"output_bytes = {limits.output_bytes}, and {MAX_BINARY} for one binary in wasm)",
-            plugin_id=who,
-            quota="output_bytes",
-            limit=limit,
-            used=limit + 1,
-        )
+        return _too_large_at_once(limits)
     if _NO_FUEL in text:
         return QuotaExceeded(plugin_id=who, quota="fuel", limit=ticket.fuel, used=ticket.fuel_used)
     if any(words in text for words in _STORE_WORDS):
-        return QuotaExceeded(
-            f"{who}: {_cause(text)} (quota tables = {limits.tables} elements; a guest has at most "
-            + ", ".join(f"{most} {what}" for what, most in STORE_LIMITS.items())
-            + ")",
-            plugin_id=who, quota="tables", limit=limits.tables, used=limits.tables + 1,
-        )  # fmt: skip
+        return _too_many(text, limits)
     if _NOT_LINKED in text:
         return _not_linked(who, text)
     full = memory_bytes >= limits.memory * _NEARLY_FULL
     if full or any(words in text for words in _MEMORY_WORDS):
-        return QuotaExceeded(
-            f"{who}: out of memory (quota memory = {limits.memory} bytes): raise it, a Python "
-            "guest needs at least 16 MiB",
-            plugin_id=who,
-            quota="memory",
-            limit=limits.memory,
-            used=max(memory_bytes, limits.memory),
-        )
+        return _out_of_memory(memory_bytes, limits)
     return PluginCrashed(f"{who} trapped: {_cause(text)}", plugin_id=who)
+
+
+def _too_large_at_once(limits: Limits) -> QuotaExceeded:
+    limit = min(limits.output_bytes, MAX_BINARY)
+    return QuotaExceeded(
+        f"{limits.plugin_id} returned more than {limit} bytes at once: emit it in pieces (quota "
+        f"output_bytes = {limits.output_bytes}, and {MAX_BINARY} for one binary in wasm)",
+        plugin_id=limits.plugin_id,
+        quota="output_bytes",
+        limit=limit,
+        used=limit + 1,
+    )
+
+
+def _too_many(text: str, limits: Limits) -> QuotaExceeded:
+    most_of = ", ".join(f"{most} {what}" for what, most in STORE_LIMITS.items())
+    return QuotaExceeded(
+        f"{limits.plugin_id}: {_cause(text)} (quota tables = {limits.tables} elements; a guest "
+        f"has at most {most_of})",
+        plugin_id=limits.plugin_id,
+        quota="tables",
+        limit=limits.tables,
+        used=limits.tables + 1,
+    )
+
+
+def _out_of_memory(memory_bytes: int, limits: Limits) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"{limits.plugin_id}: out of memory (quota memory = {limits.memory} bytes): raise it, a "
+        "Python guest needs at least 16 MiB",
+        plugin_id=limits.plugin_id,
+        quota="memory",
+        limit=limits.memory,
+        used=max(memory_bytes, limits.memory),
+    )
 
 
 def _not_linked(who: str, text: str) -> PluginLoadError:

@@ -1,17 +1,15 @@
-"""Isolation `thread`: the thread that a guest runs in, and how that thread waits for the loop."""
+"""Isolation `thread`: a guest in a thread of the host, and how that thread waits for the loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import queue
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from loom_host.quotas import HELD_BY_HOST
 from loom_host.runtimes.base import HostServices
+from loom_host.runtimes.threads import Job, Worker
 from loom_sdk.bridge import Bridge
 from loom_sdk.errors import PluginLoadError
 from loom_sdk.port import SpanRecord
@@ -25,81 +23,6 @@ from .ticket import TELLS_AHEAD, Stopped, Ticket
 from .traps import Limits
 
 T = TypeVar("T")
-
-
-class Job:
-    """One piece of work in a worker's thread; made and awaited on the loop."""
-
-    __slots__ = ("_context", "_loop", "_returned", "_waiter", "_work", "future")
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work, self._loop = work, asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
-        self._returned = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.future: asyncio.Future[Any] = self._loop.create_future()
-        """What it gives or raises; cancelling it does not end the work."""
-
-    def run(self) -> None:
-        """In the thread."""
-        answer: Any = None
-        failed: BaseException | None = None
-        try:
-            answer = self._context.run(self._work)
-        except Exception as error:
-            failed = error
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._settle, answer, failed)
-
-    def _settle(self, answer: Any, failed: BaseException | None) -> None:
-        self._returned = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        if self.future.done():
-            return
-        if failed is None:
-            self.future.set_result(answer)
-        else:
-            self.future.set_exception(failed)
-            self.future.exception()  # an abandoned call's error is nobody's to fetch
-
-    @property
-    def returned(self) -> bool:
-        """Whether the thread has come back from it."""
-        return self._returned
-
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until the thread has come back, no longer than that."""
-        if not self._returned:
-            self._waiter = self._loop.create_future()
-            await asyncio.wait({self._waiter}, timeout=timeout_s)
-
-
-class Worker:
-    """One daemon thread that runs jobs for the loop."""
-
-    def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.run()
-            del job
-
-    def submit(self, work: Callable[[], Any]) -> Job:
-        job = Job(work)
-        self._jobs.put(job)
-        return job
-
-    def stop(self) -> None:
-        """End the thread after the jobs it has."""
-        self._jobs.put(None)
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread of a stopped worker whose last job is done: microseconds."""
-        self._thread.join(timeout_s)
 
 
 class GuestPort(Bridge):

@@ -10,18 +10,14 @@ import os
 import secrets
 import threading
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from loom_sdk import Context, Plugin, Result, capability, models
+from loom_sdk.engines import Message
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, ModelMissing
 
 PROMPT_CACHE_MIB = 256
 """For prompts that took turns in the one slot: about 23 kB a token of SmolLM2-135M."""
-
-
-class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class LocalLlm(Plugin):
@@ -105,10 +101,6 @@ class LocalLlm(Plugin):
             "messages": messages,
             "max_tokens": max_tokens or self.config["max_output_tokens"],
             "temperature": self.config["temperature"] if temperature is None else temperature,
-            "seed": self.config["seed"],
-            "cache_prompt": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
         if stop:
             request["stop"] = stop
@@ -118,6 +110,12 @@ class LocalLlm(Plugin):
         return self._answer(ctx, request)
 
     def _answer(self, ctx: Context, request: dict[str, Any]) -> Result:
+        request |= {
+            "seed": self.config["seed"],
+            "cache_prompt": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         answer = _Answer(ctx)
         with self._lock:
             if self._server is None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from loom_sdk import Context, Plugin, Result, capability
+from loom_sdk.engines import SHORTEST_SPEECH_MS, SPEECH_RATE, checked_pcm
 from loom_sdk.errors import ActionFailed, InvalidArguments
 from loom_sdk.models import find
 
-SAMPLE_RATE = 16_000
-SHORTEST_MS = 100
-"""Nothing shorter holds a word."""
 SILENCE = 1e-3
 """Peak of full scale below which a recording is silence: -60 dBFS."""
 WINDOW_FRAMES = 3000
@@ -49,7 +47,7 @@ class Whisper(Plugin):
             cpu_threads=self.config["cpu_threads"],
             local_files_only=True,
         )
-        noise = np.random.default_rng(0).normal(0.0, 0.01, SAMPLE_RATE)
+        noise = np.random.default_rng(0).normal(0.0, 0.01, SPEECH_RATE)
         self._segments(noise.astype(np.float32), self._language(self.config["language"]))
 
     def stop(self, ctx: Context) -> None:
@@ -68,10 +66,10 @@ class Whisper(Plugin):
 
         chosen = self._language(language or self.config["language"])
         pcm = checked_pcm(ctx.payload, ctx.content_type)
-        duration_ms = len(pcm) * 500 // SAMPLE_RATE
+        duration_ms = len(pcm) * 500 // SPEECH_RATE
         audio = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
         text = ""
-        if duration_ms >= SHORTEST_MS and float(np.abs(audio).max()) >= SILENCE:
+        if duration_ms >= SHORTEST_SPEECH_MS and float(np.abs(audio).max()) >= SILENCE:
             try:
                 text = self._text(self._segments(audio, chosen))
             except (RuntimeError, ValueError) as error:  # what CTranslate2 raises
@@ -123,18 +121,3 @@ class Whisper(Plugin):
             return False
         empty = segment.no_speech_prob > self.config["no_speech_threshold"]
         return not (empty and self._doubtful(segment))
-
-
-def checked_pcm(payload: bytes, content_type: str) -> bytes:
-    """Whole samples of 16 kHz PCM. Raises InvalidArguments for another format."""
-    kind, _, parameters = content_type.partition(";")
-    fields = dict(part.strip().partition("=")[::2] for part in parameters.split(";") if part)
-    rate = fields.get("rate", str(SAMPLE_RATE))
-    if kind.strip() not in ("", "audio/pcm") or rate != str(SAMPLE_RATE):
-        raise InvalidArguments(
-            f"content type {content_type!r}: stt.transcribe takes audio/pcm;rate=16000, "
-            "16 bit mono; convert it first"
-        )
-    if len(payload) % 2:
-        raise InvalidArguments(f"{len(payload)} bytes are no whole number of 16 bit samples")
-    return payload

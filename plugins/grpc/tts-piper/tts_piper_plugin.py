@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from loom_sdk import Context, Plugin, Result, capability
+from loom_sdk.engines import Factor, check_text
 from loom_sdk.errors import (
     ActionFailed,
     DeadlineExceeded,
-    InvalidArguments,
     LoomError,
     ModelMissing,
     PluginLoadError,
@@ -21,7 +21,6 @@ LOUDNESS = 0.5
 """Peak of full scale at volume 1, so that volume 2 just does not clip."""
 PIECE_BYTES = 32_000
 """Bytes per emitted item: 0.7 s at 22.05 kHz, and one frame on the wire."""
-MAX_CHARS = 10_000
 MAX_VOICES = 2
 """Voices kept loaded; one takes about 100 MB."""
 
@@ -73,8 +72,8 @@ class Piper(Plugin):
         self,
         ctx: Context,
         text: str,
-        rate: Annotated[float, {"minimum": 0.5, "maximum": 2.0}] = 1.0,
-        volume: Annotated[float, {"minimum": 0.5, "maximum": 2.0}] = 1.0,
+        rate: Factor = 1.0,
+        volume: Factor = 1.0,
         voice: str = "",
     ) -> Result:
         """Speak a text: emits pcm_s16le mono, sentence by sentence.
@@ -85,8 +84,7 @@ class Piper(Plugin):
             volume: Loudness, 1 is half of full scale at the peak.
             voice: Name of a pulled voice; the configured one by default.
         """
-        if len(text) > MAX_CHARS:
-            raise InvalidArguments(f"{len(text)} letters, at most {MAX_CHARS}: split the text")
+        check_text(text)
         name = voice or self.config["voice"]
         speaker = self._named(voice) if voice else self._load(name)
         sample_rate: int = speaker.config.sample_rate

@@ -89,8 +89,12 @@ class AudioIO(Plugin):
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self, ctx: AsyncContext) -> None:
-        """Raises ConfigError or ActionFailed where the settings cannot work on this machine."""
+        """Raises ConfigError, PermissionDenied or ActionFailed where the settings cannot work."""
         self._check()
+        if self.config["sink"] == "speaker":
+            ctx.require_grant("devices", "speaker")
+        if self.config["source"] == "microphone":
+            ctx.require_grant("devices", "microphone")
         if self.config["sink"] == "speaker" or self.config["source"] == "microphone":
             await asyncio.to_thread(portaudio)
         self._ctx = ctx
@@ -176,6 +180,7 @@ class AudioIO(Plugin):
         """
         async with self._changing:
             if self._microphone is None:
+                ctx.require_grant("devices", "microphone")
                 await self._open_microphone()
             return self._captured()
 

@@ -11,11 +11,12 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from llm_openai_wire import PATHS, Ask, Dialect, Piece, parse_document, parse_event, request_body
 
 from loom_sdk import AsyncContext, Plugin, Result, capability
+from loom_sdk.engines import Message
 from loom_sdk.errors import ActionFailed, InvalidArguments, LoomError
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ RETRIED_STATUSES = (408, 429, 500, 502, 503, 504)
 ABSENT_STATUSES = (404, 405, 501)
 MAX_RETRY_AFTER_S = 20.0
 """A server that asks for more waiting is given up instead: the speaker is gone by then."""
-
-
-class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class _Retryable(Exception):

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from loom_sdk import Context, Plugin, Result, capability
+from loom_sdk.engines import SHORTEST_SPEECH_MS, SPEECH_RATE, checked_pcm
 from loom_sdk.errors import ActionFailed, InvalidArguments, ModelMissing, PluginLoadError
 
-SAMPLE_RATE = 16_000
 BEAM = {"maxhmmpf": 3000, "maxwpf": 20}
 """States and words kept per frame (unlimited by default): same text on clean speech, and noise
 takes a quarter of the time."""
-SHORTEST_MS = 100
-"""Nothing shorter holds a word."""
 SILENCE = 33
 """Peak in 16 bit steps below which a recording is silence: -60 dBFS."""
 
@@ -38,7 +36,7 @@ class PocketSphinx(Plugin):
             ) from error
         paths = self._paths()
         try:
-            self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", **BEAM, **paths)
+            self._decoder = Decoder(samprate=SPEECH_RATE, loglevel="FATAL", **BEAM, **paths)
         except RuntimeError as error:
             raise PluginLoadError(f"PocketSphinx refused its model: {error}") from error
 
@@ -77,9 +75,9 @@ class PocketSphinx(Plugin):
                 "set `model` and `language` of stt-pocketsphinx"
             )
         pcm = checked_pcm(ctx.payload, ctx.content_type)
-        duration_ms = len(pcm) * 500 // SAMPLE_RATE
+        duration_ms = len(pcm) * 500 // SPEECH_RATE
         text = ""
-        if duration_ms >= SHORTEST_MS and peak(pcm) >= SILENCE:
+        if duration_ms >= SHORTEST_SPEECH_MS and peak(pcm) >= SILENCE:
             text = self._decode(pcm)
         return Result({"text": text, "language": chosen, "duration_ms": duration_ms})
 
@@ -105,18 +103,3 @@ def peak(pcm: bytes) -> int:
     if sys.byteorder == "big":
         samples.byteswap()
     return max(max(samples), -min(samples))
-
-
-def checked_pcm(payload: bytes, content_type: str) -> bytes:
-    """Whole samples of 16 kHz PCM. Raises InvalidArguments for another format."""
-    kind, _, parameters = content_type.partition(";")
-    fields = dict(part.strip().partition("=")[::2] for part in parameters.split(";") if part)
-    rate = fields.get("rate", str(SAMPLE_RATE))
-    if kind.strip() not in ("", "audio/pcm") or rate != str(SAMPLE_RATE):
-        raise InvalidArguments(
-            f"content type {content_type!r}: stt.transcribe takes audio/pcm;rate=16000, "
-            "16 bit mono; convert it first"
-        )
-    if len(payload) % 2:
-        raise InvalidArguments(f"{len(payload)} bytes are no whole number of 16 bit samples")
-    return payload

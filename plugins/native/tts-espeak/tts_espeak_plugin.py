@@ -10,10 +10,10 @@ import re
 import shutil
 import struct
 from asyncio.subprocess import PIPE, Process
-from typing import Annotated
 
 from loom_sdk import AsyncContext, Plugin, Result, capability
-from loom_sdk.errors import ActionFailed, InvalidArguments, PluginLoadError
+from loom_sdk.engines import Factor, check_text
+from loom_sdk.errors import ActionFailed, PluginLoadError
 
 AMPLITUDE = 100
 """espeak-ng's `-a` at volume 1, its default; 200 is its maximum."""
@@ -22,7 +22,6 @@ SAMPLE_RATE = 22_050
 PIECE_BYTES = 16_384
 HEADER_LIMIT = 4096
 """A WAV header that did not end by here is none."""
-MAX_CHARS = 10_000
 VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 """A voice's name with variant, such as en-us+f3; neither an option nor a path."""
 
@@ -47,8 +46,8 @@ class Espeak(Plugin):
         self,
         ctx: AsyncContext,
         text: str,
-        rate: Annotated[float, {"minimum": 0.5, "maximum": 2.0}] = 1.0,
-        volume: Annotated[float, {"minimum": 0.5, "maximum": 2.0}] = 1.0,
+        rate: Factor = 1.0,
+        volume: Factor = 1.0,
         voice: str = "",
     ) -> Result:
         """Speak a text: emits pcm_s16le mono as it is made.
@@ -59,8 +58,7 @@ class Espeak(Plugin):
             volume: Loudness, 1 is espeak-ng's own.
             voice: Name as in `espeak-ng --voices`; the configured one by default.
         """
-        if len(text) > MAX_CHARS:
-            raise InvalidArguments(f"{len(text)} letters, at most {MAX_CHARS}: split the text")
+        check_text(text)
         name = voice or self.config["voice"]
         if not VOICE.fullmatch(name):
             raise ActionFailed(

@@ -6,14 +6,14 @@ and a file may be fed faster than real time, so both are placed on the stream's 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from types import ModuleType
 from typing import Any
+
+from wake_openwakeword_question import WORD, Spoken, Wake, asked, spoken_of, utterance_id
 
 from loom_sdk import Context, Event, Plugin, on_event
 from loom_sdk.errors import ModelMissing, PluginLoadError
@@ -24,32 +24,6 @@ FRAME = 1280
 """Samples per decision, 80 ms: what openWakeWord's models were trained on."""
 MAX_STREAMS = 8
 """Streams remembered at once; the one unheard for longest is forgotten first."""
-LAG_MS = 1000
-"""The score rises up to so long after the phrase ended."""
-BARE_MS = 100
-"""Speech that ends no later than this after the wake held only the phrase."""
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-
-
-@dataclass(slots=True)
-class Wake:
-    """The phrase was heard and nothing has been asked since."""
-
-    at: dict[str, float]
-    """Clock (stream, wall) to when, in ms."""
-    score: float
-    until: dict[str, float]
-    """Clock to the latest begin of the question, in ms."""
-
-
-@dataclass(slots=True)
-class Spoken:
-    """A transcript and when it was spoken."""
-
-    event: Event
-    clock: str
-    begin: float
-    end: float
 
 
 @dataclass(slots=True)
@@ -198,7 +172,7 @@ class WakeOpenWakeWord(Plugin):
         """The question, once it is known to have been spoken after or with the phrase."""
         if WORD.search(event.metadata.get("text", "")):
             stream = self._stream(event)
-            stream.unasked.append(_spoken(event))
+            stream.unasked.append(spoken_of(event))
             self._settle(ctx, stream)
 
     def _settle(self, ctx: Context, stream: Stream) -> None:
@@ -209,28 +183,13 @@ class WakeOpenWakeWord(Plugin):
             if wake is None:
                 stream.unasked.append(spoken)
                 continue
-            question = self._question(wake, spoken)
+            question = asked(wake, spoken, self.config)
             if question is None:
                 stream.unasked.append(spoken)
             elif question:
                 stream.wake = None
-                stream.answered = (_utterance_id(spoken.event), wake)
+                stream.answered = (utterance_id(spoken.event), wake)
                 self._ask(ctx, spoken.event, question, wake)
-
-    def _question(self, wake: Wake, spoken: Spoken) -> str | None:
-        """What was asked; empty for the bare phrase; None where the wake has no part in it."""
-        at, text = wake.at[spoken.clock], spoken.event.metadata["text"].strip()
-        if spoken.begin > wake.until[spoken.clock] or spoken.end + LAG_MS < at:
-            return None
-        if spoken.begin > at:
-            return without_phrase(text, self.config["phrase"]) or text
-        bare = spoken.clock == "stream" and spoken.end <= at + BARE_MS
-        rest = "" if bare else without_phrase(text, self.config["phrase"])
-        if len(rest) >= self.config["min_query_chars"]:
-            return rest
-        awake = self.config["awake_seconds"] * 1000
-        wake.until[spoken.clock] = max(wake.until[spoken.clock], spoken.end + awake)
-        return ""
 
     def _ask(self, ctx: Context, event: Event, text: str, wake: Wake) -> None:
         labels = {"text": text, "phrase": self.config["phrase"], "score": f"{wake.score:.3f}"}
@@ -261,48 +220,11 @@ class WakeOpenWakeWord(Plugin):
         return self._streams[stream_id]
 
 
-def without_phrase(text: str, phrase: str) -> str:
-    """`text` from behind the phrase, as written; all of it where none is there.
-
-    The sound has already told that the phrase was said, so a rough resemblance is enough at the
-    start; behind other words it must be a close one.
-    """
-    wanted = "".join(WORD.findall(phrase.lower()))
-    words = list(WORD.finditer(text))
-    best, end = 0.0, 0
-    for first in range(len(words)):
-        for last in range(first, min(first + 4, len(words))):
-            joined = "".join(word.group().lower() for word in words[first : last + 1])
-            alike = SequenceMatcher(None, joined, wanted, autojunk=False).ratio()
-            if alike > best and alike >= (0.6 if first == 0 else 0.85):
-                best, end = alike, words[last].end()
-    rest = WORD.search(text, end)
-    return text[rest.start() :].strip() if rest else ""
-
-
-def _utterance_id(event: Event) -> str:
-    return event.metadata.get("utterance_id") or event.id
-
-
 def _continued(stream: Stream, event: Event) -> Wake | None:
     """The wake of the query that this transcript goes on with."""
-    asked, wake = stream.answered or ("", None)
-    return wake if event.metadata.get("continues") == asked else None
-
-
-def _spoken(event: Event) -> Spoken:
-    data = event.metadata
-    clock = "stream" if "end_of_speech_ms" in data else "wall"
-    end = _number(data.get("end_of_speech_ms"), float(event.timestamp_ms))
-    return Spoken(event, clock, end - _number(data.get("duration_ms"), 0.0), end)
+    answered, wake = stream.answered or ("", None)
+    return wake if event.metadata.get("continues") == answered else None
 
 
 def _integer(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isdecimal() else default
-
-
-def _number(text: str | None, default: float) -> float:
-    try:
-        return float(text) if text is not None else default
-    except ValueError:
-        return default

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import topics
+from .call_context import Identity
 from .calls import Call, Result
-from .context import AsyncContext, Context, Identity
+from .context import AsyncContext, Context
 from .errors import CapabilityNotFound, InvalidArguments, PluginLoadError, ProtocolMismatch
 from .events import Event
 from .plugin import (

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 from componentize_py_types import Err  # type: ignore[import-not-found]  # only in a guest
 from wit_world.imports import types  # type: ignore[import-not-found]  # only in a guest
 
+from .call_context import Identity
 from .calls import Call
-from .context import Identity
 from .driver import Driver, negotiate, parse_arguments
 from .errors import (
     LoomError,
@@ -75,7 +75,7 @@ class Guest:
         driver = self.driver
         driver.plugin = self.kind()
         driver.plugin.config = json.loads(request.config or "{}")
-        driver._identity = Identity(self._plugin_id)
+        driver._identity = Identity(self._plugin_id, grants=tuple(request.grants))
         method, context, _ = driver.lifecycle("start")
         method(context)
         self._started = True

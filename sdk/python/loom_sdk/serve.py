@@ -2,6 +2,8 @@
 
 Serves `service Plugin` around one plugin object on the socket that the host names in the
 environment, and ends with the host: stdin is a pipe from it, whose end means that it is gone.
+With `--listen` it serves hosts on other machines instead: see `listen.py`.
+
 Beside it the standard `grpc.health.v1` and server reflection answer, without a token: they tell
 no more than the public contract, on a socket in a folder that only the host's user enters.
 """
@@ -135,10 +137,13 @@ class PluginServer(pb_grpc.PluginServicer):  # type: ignore[misc]  # generated, 
 def methods(server: PluginServer) -> Methods:
     """All that a child serves. The standard services are imported when somebody first asks."""
 
+    def serving() -> bool:
+        return server.work.driver is not None and server.work.health().healthy
+
     def standard(table: Methods) -> None:
         from . import standard
 
-        standard.add(table, server.work, (SERVICE,))
+        standard.add(table, serving, (SERVICE,))
 
     table = Methods({"/grpc.health.": standard, "/grpc.reflection.": standard})
     pb_grpc.add_PluginServicer_to_server(server, table)
@@ -186,6 +191,9 @@ async def _serve(load: Callable[[], type[Plugin]], token: str, socket: str, host
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m loom_sdk.serve module:Class")
-    serve(sys.argv[1])
+    if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
+        serve(sys.argv[1])
+    else:
+        from .listen import main
+
+        main(sys.argv[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -13,22 +13,24 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from .methods import Methods
-from .work import Work
 
 WATCH_S = 1.0
 """How often `Watch` looks."""
 
 
 class Health(pb_grpc.HealthServicer):  # type: ignore[misc]  # generated, untyped
-    """What `Plugin.health` says, for the whole server ("") and for `service Plugin` alike."""
+    """Answers alike for the whole server ("") and for each of `services`.
 
-    def __init__(self, work: Work, services: Sequence[str]) -> None:
-        self._work, self._services = work, ("", *services)
+    Args:
+        serving: whether it serves now.
+    """
+
+    def __init__(self, serving: Callable[[], bool], services: Sequence[str]) -> None:
+        self._serving, self._services = serving, ("", *services)
 
     def _status(self) -> Any:
-        serving = self._work.driver is not None and self._work.health().healthy
         kind = pb.HealthCheckResponse
-        return kind(status=kind.SERVING if serving else kind.NOT_SERVING)
+        return kind(status=kind.SERVING if self._serving() else kind.NOT_SERVING)
 
     async def Check(self, request: Any, context: Any) -> Any:
         if request.service not in self._services:
@@ -47,8 +49,12 @@ class Health(pb_grpc.HealthServicer):  # type: ignore[misc]  # generated, untype
             await asyncio.sleep(WATCH_S)
 
 
-def add(table: Methods, work: Work, services: Sequence[str]) -> None:
+def add(table: Methods, serving: Callable[[], bool], services: Sequence[str]) -> None:
     """Add both services, for a `grpc.aio` server."""
-    pb_grpc.add_HealthServicer_to_server(Health(work, services), table)
+    add_health(table, serving, services)
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), table)
+
+
+def add_health(table: Methods, serving: Callable[[], bool], services: Sequence[str]) -> None:
+    pb_grpc.add_HealthServicer_to_server(Health(serving, services), table)

@@ -15,9 +15,9 @@ from typing import Any
 from . import wire
 from ._proto import plugin_pb2 as pb
 from .blocking import BlockingPort
+from .call_context import Identity
 from .calls import Result
 from .child import exit_now, resident_bytes
-from .context import Identity
 from .driver import Driver, negotiate
 from .errors import CapabilityNotFound, DeadlineExceeded, LoomError, QuotaExceeded
 from .plugin import Bound, Plugin
@@ -97,8 +97,9 @@ class Work:
         self.plugin_id, self.quotas = request.plugin_id, dict(request.quotas)
         plugin = self._load()()
         plugin.config = json.loads(request.config or "{}")
-        folders = [Path(path) if path else None for path in (request.data_dir, request.cache_dir)]
-        identity = Identity(request.plugin_id, *folders)
+        folders = request.data_dir, request.cache_dir
+        data, cache = (Path(path) if path else None for path in folders)
+        identity = Identity(request.plugin_id, data, cache, tuple(request.grants))
         driver = Driver(plugin, identity, BlockingPort(port, self._loop), port)
         self._threads = Threads(max(1, self.quotas.get("concurrency", 1)))
         await self._lifecycle(driver, "start")

@@ -1,0 +1,68 @@
+"""Values of one table of a `plugin.toml`, each checked as it is taken: raises ManifestError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loom_sdk.errors import ManifestError
+
+
+def table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    if not isinstance(value, Mapping):
+        what = "is missing" if value is None else f"must be a table, not {value!r}"
+        raise ManifestError(f"{where}: [{key}] {what}")
+    return value
+
+
+def optional(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    return table(data, key, where) if key in data else {}
+
+
+def tables(data: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    values = data.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(item, Mapping) for item in values):
+        raise ManifestError(f"{where}: {key} must be a list of tables, such as [[{key}]]")
+    return values
+
+
+def texts(data: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = data.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise ManifestError(f'{where}: {key} must be a list of texts, such as {key} = ["a"]')
+    return tuple(values)
+
+
+def word(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data.get(key, "")
+    if not isinstance(value, str):
+        raise ManifestError(f"{where}: {key} must be a text, not {value!r}")
+    return value
+
+
+def flag(data: Mapping[str, Any], key: str, where: str) -> bool:
+    value = data.get(key, False)
+    if not isinstance(value, bool):
+        raise ManifestError(f"{where}: {key} must be true or false, not {value!r}")
+    return value
+
+
+def schema(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any] | None:
+    return table(data, key, where) if key in data else None
+
+
+def text(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str) or not value:
+        raise ManifestError(f'{where}: {key} must be a text, such as {key} = "1"')
+    return value
+
+
+def choice(
+    data: Mapping[str, Any], key: str, options: tuple[str, ...], where: str, default: str = ""
+) -> str:
+    value = data.get(key, default)
+    if value not in options:
+        raise ManifestError(f"{where}: {key} = {value!r}, must be one of {', '.join(options)}")
+    return str(value)

@@ -1,0 +1,36 @@
+"""Tables of `loom.toml` and `plugin.toml`: read, with keys that nobody knows told."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from loom_sdk.errors import ConfigError, LoomError
+
+
+def read_toml(path: Path, error: type[LoomError] = ConfigError) -> dict[str, Any]:
+    """The tables of a file. Raises `error` where it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise error(f"{path}: {reason.strerror}") from reason
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        raise error(f"{path} is not TOML: {reason}") from reason
+
+
+def check_keys(
+    table: Mapping[str, Any],
+    known: Iterable[str],
+    where: str,
+    error: type[LoomError] = ConfigError,
+) -> None:
+    """Raises `error` for the first unknown key, with a suggestion."""
+    names = list(known)
+    for key in table:
+        if key not in names:
+            near = get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+            raise error(f"{where}: unknown key {key!r}; {hint}")
