@@ -13,6 +13,7 @@ from loom_host.endpoint import Endpoint, endpoint_of
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.grpc.remote import RemoteInstance, start_remote
+from loom_host.runtimes.grpc.resolve import Resolve
 from loom_sdk import Call
 from loom_sdk.errors import (
     PluginLoadError,
@@ -55,7 +56,7 @@ def spec_of(where: Endpoint, *, instances: str = "pool", **quotas: Any) -> Plugi
 
 @asynccontextmanager
 async def outpost(
-    where: Endpoint, resolve: Names | None = None, port: FakePort | None = None, **options: Any
+    where: Endpoint, resolve: Resolve | None = None, port: FakePort | None = None, **options: Any
 ) -> AsyncIterator[RemoteInstance]:
     services: Any = AsyncServices(port or Services())  # type: ignore[arg-type]
     instance = await start_remote(spec_of(where, **options), services, resolve or Names())

@@ -30,7 +30,7 @@ async def test_ten_plugins_survive_half_a_minute_of_chaos(tmp_path: Path) -> Non
 
 @pytest.mark.soak
 async def test_ten_plugins_survive_three_minutes_of_chaos(tmp_path: Path) -> None:
-    await _survive(tmp_path, warm_s=30, seconds=150)
+    await _survive(tmp_path, warm_s=60, seconds=120)
 
 
 async def _survive(folder: Path, warm_s: int, seconds: int) -> None:

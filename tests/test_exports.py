@@ -17,7 +17,7 @@ PROMISED = {
         "ATTEMPTS_MAX", "CAPACITY", "DEAD_LETTER", "Delivery", "MemoryBus", "Subscription",
     ],
     "loom_host.runtimes.base": [
-        "Declaration", "HostServices", "PluginInstance", "PluginSpec", "Runtime", "Usage",
+        "Declaration", "HostServices", "NO_CALL", "PluginInstance", "PluginSpec", "Runtime", "Usage",
         "serving",
     ],
     "loom_sdk": [

@@ -479,10 +479,10 @@ async def test_settings_that_cannot_work_refuse_the_start(
             pass
 
 
-@pytest.mark.parametrize("device", ["microphone", "speaker"])
-async def test_a_device_that_is_not_granted_is_not_opened(device: str) -> None:
+@pytest.mark.parametrize(("device", "side"), [("microphone", "source"), ("speaker", "sink")])
+async def test_a_device_that_is_not_granted_is_not_opened(device: str, side: str) -> None:
     other = tuple(grant for grant in GRANTED if not grant.endswith(device))
-    wants: dict[str, Any] = {"source": "microphone"} if device == "microphone" else {"sink": "speaker"}
+    wants: dict[str, Any] = {side: device}
     with pytest.raises(PermissionDenied, match=f"devices:{device}") as refused:
         async with running(grants=other, **wants):
             pass

@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+from loom_host.endpoint import endpoint_of
 from loom_host.runtimes.grpc import remote
 from loom_host.runtimes.grpc.remote import RemoteInstance, start_remote
+from loom_host.runtimes.grpc.resolve import Unresolved, addresses, lookup
 from loom_sdk import Call, Event
 from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
-from loom_sdk.errors import (
-    PluginCrashed,
-)
+from loom_sdk.errors import PluginCrashed
 
 from .far import Far, far, free_port, wire
 from .remote_rig import PLAIN, Names, outpost, plain, refused, spec_of, who, work
@@ -50,6 +50,28 @@ async def test_calls_events_and_asks_travel_as_with_a_child(alone: Far) -> None:
         assert await instance.health() == ""
         assert instance.enforcement["memory"] == "unenforced: remote"
         assert instance.enforcement["rate"] == "enforced"
+
+
+async def test_the_machine_s_own_resolver_finds_it(alone: Far) -> None:
+    where = plain(f"dns:///localhost:{alone.port}")
+    async with outpost(where, lookup) as instance:
+        assert (await who(instance))["pid"] == alone.pid
+        assert [str(replica.address) for replica in instance.replicas] == [alone.address]
+
+
+async def test_each_address_is_one_replica_and_bears_its_name() -> None:
+    tls = {"ca": "/ca", "cert": "/cert", "key": "/key"}
+    one = endpoint_of("dns:///stt.example.:5", tls, False, 10.0)
+    found = await addresses(one, Names("10.0.0.7", "10.0.0.8", "10.0.0.7"))
+    assert [(str(a), a.name, a.uri) for a in found] == [
+        ("10.0.0.7:5", "stt.example", "ipv4:10.0.0.7:5"),
+        ("10.0.0.8:5", "stt.example", "ipv4:10.0.0.8:5"),
+    ]
+    literal = endpoint_of("ipv6:[fd00::1]:5", {**tls, "name": "stt"}, False, 10.0)
+    (only,) = await addresses(literal, Names())
+    assert (only.name, only.uri) == ("stt", "ipv6:[fd00::1]:5")
+    with pytest.raises(Unresolved, match="the name stt.example. is not found"):
+        await addresses(one, Names())
 
 
 async def test_deadline_and_cancellation_reach_it(alone: Far) -> None:

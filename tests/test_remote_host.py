@@ -139,6 +139,12 @@ async def test_what_is_not_enforced_there_is_told(alone: Far, tmp_path: Path) ->
         assert row["pid"] == 0
 
 
+async def test_a_host_needs_nothing_but_its_settings(alone: Far, tmp_path: Path) -> None:
+    settings = tables(tmp_path, f"dns:///localhost:{alone.port}")
+    async with Host(load_settings(None, settings)) as host:
+        assert (await host.invoke("outpost.who")).output["pid"] == alone.pid
+
+
 async def test_require_enforced_refuses_it(alone: Far, tmp_path: Path) -> None:
     settings = tables(tmp_path, alone.address)
     settings["host"]["require_enforced"] = True

@@ -15,9 +15,7 @@ from loom_host.endpoint import Endpoint
 from loom_host.runtimes.grpc import replicas
 from loom_host.runtimes.grpc.remote import RemoteInstance
 from loom_sdk import Call, Event
-from loom_sdk.errors import (
-    PluginCrashed,
-)
+from loom_sdk.errors import PluginCrashed
 
 from .far import Far, far, two_far
 from .hosting import until

@@ -14,9 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loom_host.endpoint import Endpoint, endpoint_of
 from loom_host.runtimes.grpc import remote
-from loom_sdk.errors import (
-    PluginCrashed,
-)
+from loom_sdk.errors import PluginCrashed
 
 from .authority import Authority
 from .far import Far, far, free_port, outpost_at

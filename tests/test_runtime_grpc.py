@@ -418,7 +418,46 @@ async def test_endless_loop_is_killed_within_the_deadline(bench: Bench) -> None:
             assert isinstance(error, TimeoutError)
             assert seconds < 0.3 + SLACK_S + 0.05
             assert "did not stop" in await hostile.wait_exit()
+            await asyncio.wait_for(asyncio.shield(hostile.child.exited), 1)
             assert not alive(hostile.child.pid)
+
+
+def die_slowly(instance: GrpcInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a child that holds gigabytes does, which the kernel takes tenths of a second over."""
+    strike, loop = instance.child.signal_group, asyncio.get_running_loop()
+
+    def late(number: int) -> None:
+        loop.call_later(1, strike, number)
+
+    monkeypatch.setattr(instance.child, "signal_group", late)
+
+
+async def test_nobody_waits_until_the_kernel_is_done_with_a_killed_child(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        die_slowly(hostile, monkeypatch)
+        call = asyncio.create_task(hostile.invoke(Call("hostile.nap", {"seconds": 60})))
+        await asyncio.sleep(0.05)
+        hostile.child.kill("killed by the test")
+        with pytest.raises(PluginCrashed, match="killed by the test"):
+            await asyncio.wait_for(call, 0.25)
+        with pytest.raises(PluginUnhealthy):
+            await hostile.invoke(Call("hostile.nap", {"seconds": 0}))
+        assert await asyncio.wait_for(hostile.wait_exit(), 0.25) == "killed by the test"
+        assert not hostile.child.exited.done()
+
+
+async def test_a_call_out_of_time_does_not_wait_until_its_child_is_dead(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.plugin("Hostile") as hostile:
+        die_slowly(hostile, monkeypatch)
+        call = Call("hostile.nap", {"seconds": 60}, remaining_ms=300)
+        seconds, error = await timed(with_deadline(hostile, call, 0.3))
+        assert isinstance(error, TimeoutError)
+        assert seconds < 0.3 + SLACK_S + 0.05
+        assert not hostile.child.exited.done()
 
 
 async def test_a_cancelled_call_that_stops_leaves_the_child_alive(bench: Bench) -> None:

@@ -313,6 +313,7 @@ async def test_a_child_that_ends_its_stream_is_ended(bench: Bench) -> None:
         with pytest.raises(LoomError):
             await said(child, "ends")
         assert "ended its Session" in await child.wait_exit()
+        await asyncio.wait_for(asyncio.shield(child.child.exited), 1)
         assert not psutil.pid_exists(child.child.pid)
 
 

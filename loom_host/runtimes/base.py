@@ -142,7 +142,10 @@ class PluginInstance(Protocol):
         ...
 
     async def wait_exit(self) -> str:
-        """Returns, with the reason, when the instance has ended without being asked."""
+        """Returns, with the reason, when the instance has ended without being asked, or is killed.
+
+        What is left of it then ends by itself; `aclose` waits for that.
+        """
         ...
 
     async def aclose(self, grace_s: float) -> None:

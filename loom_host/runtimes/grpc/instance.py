@@ -119,7 +119,7 @@ class GrpcInstance:
         """Shutdown, then SIGTERM, then SIGKILL, all within `grace_s` seconds; idempotent."""
         self._closing = True
         try:
-            if grace_s > 0 and not self.child.exited.done():
+            if grace_s > 0 and not self.child.ending.done():
                 await self._ask_to_stop(grace_s)
         finally:
             await asyncio.shield(self._finish())

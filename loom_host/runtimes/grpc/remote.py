@@ -17,8 +17,8 @@ from .replicas import Replicas
 from .resolve import Resolve, Unresolved, lookup
 
 REACH_S = 15.0
-"""For the first connection of a start; then the supervisor tries again. With its backoff that is
-less often than its circuit opens at: a machine that is away for long is waited for."""
+"""For the first connection of a start; then the supervisor tries again. That makes at most four
+failures in a minute, and its circuit opens after five: a machine that is away is waited for."""
 STREAM = "stream_id"
 """Metadata of events that keeps those of one stream at one replica."""
 UNENFORCED = "unenforced: remote"
