@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.models import models_dir
 
 from . import discovery
-from .endpoint import Endpoint, endpoint_of
 from .folders import Folder
 from .folders import granted as granted_folders
 from .grants import Grants, grant
 from .handle import PluginHandle, Slots
+from .hints import did_you_mean
 from .manifest import Manifest
 from .quotas import tightest
 from .runtimes.base import PluginSpec
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
 from .settings import PluginSettings, Settings
 
 START_TIMEOUT_S = {"native": 60.0, "grpc": 60.0, "wasm": 180.0}
@@ -70,8 +72,7 @@ def known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:
     """Raises ConfigError with a suggestion."""
     if name in manifests:
         return manifests[name]
-    near = get_close_matches(name, manifests, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "add its folder to host.plugin_paths"
+    hint = did_you_mean(name, manifests, "add its folder to host.plugin_paths")
     raise ConfigError(f"[plugins.{name}]: no plugin is called {name!r}; {hint}")
 
 
@@ -93,8 +94,7 @@ def _check_names(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
 
 def hint_at(name: str, tables: Collection[str]) -> str:
     """What to do about the name of a plugin that has no table."""
-    near = get_close_matches(name, tables, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"add [plugins.{name}]"
+    return did_you_mean(name, tables, f"add [plugins.{name}]")
 
 
 def _check_capabilities(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
@@ -108,8 +108,7 @@ def _check_capabilities(settings: Settings, manifests: Mapping[str, Manifest]) -
         unsure = any(n in manifests and manifests[n].offers_by_types for n in names)
         if capability in offers or capability.startswith("loom.") or unsure:
             continue
-        near = get_close_matches(capability, offers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`loom plugin list` has the names"
+        hint = did_you_mean(capability, offers, "`loom plugin list` has the names")
         raise ConfigError(f"[providers] {capability!r}: no plugin with a table offers it; {hint}")
 
 
@@ -167,6 +166,8 @@ def _tier(name: str, manifest: Manifest, own: PluginSettings) -> str:
 def _remote(name: str, manifest: Manifest, own: PluginSettings) -> Endpoint | None:
     if not own.address:
         return None
+    from .endpoint import endpoint_of
+
     remote = endpoint_of(own.address, own.tls, own.insecure, own.keepalive_s)
     if manifest.instances == "single" and len(remote.targets) > 1:
         raise ConfigError(
@@ -205,9 +206,8 @@ def plugin_config(name: str, manifest: Manifest, own: PluginSettings) -> dict[st
     properties = dict(manifest.config_schema)
     for key in own.config:
         if key not in properties:
-            near = get_close_matches(key, properties, n=1)
             known = ", ".join(properties) or "none"
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
+            hint = did_you_mean(key, properties, f"known: {known}")
             raise ConfigError(f"[plugins.{name}.config]: unknown key {key!r}; {hint}")
     values = _defaults(manifest) | dict(own.config)
     if own.config:  # defaults alone are looked at by `check_schemas`, not at every start

@@ -89,8 +89,9 @@ class Changes:
         self.leaving: set[PluginHandle] = set()
         """Those that others took the place of, while they end what they have in hand."""
 
-    async def swap(self, name: str, other: str, wish: Wish) -> Swapped:
+    async def swap(self, name: str, other: str, tier: str, config: Mapping[str, Any]) -> Swapped:
         """As `Host.swap`."""
+        wish = Wish(tier, config)
         return await self._alone({name, other}, lambda: self._swap(name, other, wish))
 
     async def disable(self, name: str, reason: str) -> None:

@@ -15,9 +15,7 @@ from typing import Any
 
 from loom_sdk.errors import ConfigError
 
-from .endpoint import check_remote, tls_table
 from .grants import KINDS
-from .network import parse_rule
 from .quotas import Quotas, parse_quotas
 from .settings import (
     MARSHALS,
@@ -211,8 +209,12 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
         parse_quotas(quotas, Quotas())
     except ValueError as error:
         raise ConfigError(f"{place} quotas: {error}") from error
-    tls = tls_table(_table(table, "tls", place), base, f"{place} tls")
-    check_remote(table, tls, place)
+    tls: Mapping[str, str] = {}
+    if table.keys() & REMOTE_KEYS:
+        from .endpoint import check_remote, tls_table  # TLS is not for every start
+
+        tls = tls_table(_table(table, "tls", place), base, f"{place} tls")
+        check_remote(table, tls, place)
     return PluginSettings(
         **values,
         tls=tls,
@@ -223,6 +225,7 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
     )
 
 
+REMOTE_KEYS = {"address", "tls", "insecure", "keepalive_s"}
 _TABLES = ("tls", "allow", "folders", "config", "quotas")
 
 
@@ -243,11 +246,14 @@ def _component(path: str, base: Path, place: str) -> str:
 def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     """Lists of texts by kind; `storage = true` is short for its only value."""
     check_keys(table, list(KINDS), where)
-    try:
-        for rule in _texts(table.get("network", ()), f"{where} network"):
-            parse_rule(rule)
-    except ValueError as error:
-        raise ConfigError(f"{where} network: {error}") from error
+    if rules := _texts(table.get("network", ()), f"{where} network"):
+        from .network import parse_rule
+
+        try:
+            for rule in rules:
+                parse_rule(rule)
+        except ValueError as error:
+            raise ConfigError(f"{where} network: {error}") from error
     short = {True: ("own",), False: ()}
     return {
         kind: short[value] if kind == "storage" and isinstance(value, bool)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from loom_sdk import Item
 from loom_sdk.errors import LoomError, PluginUnhealthy, QuotaExceeded
@@ -267,3 +268,9 @@ class PluginHandle:
     def observe(self, elapsed_ms: float) -> None:
         old = self.counters.latency_ms
         self.counters.latency_ms = elapsed_ms if old is None else old * 0.8 + elapsed_ms * 0.2
+
+
+def health_of(plugins: Mapping[str, PluginHandle]) -> tuple[bool, dict[str, Any]]:
+    """For `/healthz`: whether none has failed, and every state."""
+    states = {handle.name: handle.state for handle in plugins.values()}
+    return "failed" not in states.values(), {"plugins": states}

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loom_sdk import Event, Item, Result
 
@@ -14,22 +14,24 @@ from . import lineup
 from .broker import Broker
 from .builtin import host_handle
 from .bus import MemoryBus
-from .changes import Changeable, Changes, Swapped, Wish
 from .config import load_settings
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
-from .egress import Egress
 from .grants import Audit
-from .handle import PluginHandle
+from .handle import PluginHandle, health_of
 from .host_api import HostApi, HostParts
 from .pump import Pump
 from .runtimes.base import HostServices, Runtime
 from .secret_store import Secrets
 from .settings import Settings
 from .start_order import check_enforced
-from .storage import MemoryStore, RocksStore, Store
+from .storage import Store, store_at
 from .supervisor import Supervisor
 from .telemetry import Telemetry
 from .tiers import Tiers
+
+if TYPE_CHECKING:
+    from .changes import Changes, Swapped, Wish
+    from .egress import Egress
 
 log = logging.getLogger("loom.host")
 
@@ -55,31 +57,31 @@ class Host:
         self.audit = Audit()
         self.telemetry = Telemetry(self.settings.telemetry)
         self.audit.redact = self.telemetry.redactor.text
-        self.bus = self._make_bus()
+        self.bus = MemoryBus(
+            self.settings.host.publish_wait_ms,
+            on_publish=self.telemetry.on_publish,
+            on_dispatch=self.telemetry.on_dispatch,
+        )
         self.telemetry.watch_bus(self.bus.stats)
         self.telemetry.watch_mailboxes(self._mailboxes)
         self.broker = self._make_broker()
         self.plugins: dict[str, PluginHandle] = {}
         self._pumps: list[Pump] = []
         self._tiers = Tiers(self.settings, runtimes)
-        self._store = store or self._make_store()
-        self._egress = Egress(self.audit)
+        self._store = store or store_at(self.settings.path and self.settings.host.data_dir)
+        self._egress: Egress | None = None
         self._parts = HostParts(
             self.bus,
             self.broker,
             self.audit,
             self._store,
-            self._egress,
+            self._reach_out,
             Secrets(self.settings.secrets, self.telemetry.redact),
             self.telemetry.tracer,
         )
         grace_s = self.settings.host.stop_grace_ms / 1000
         self._supervisor = Supervisor(self._tiers.runtime, self._services, self._changed, grace_s)
-        changeable = Changeable(
-            self.plugins, self._pumps, self.broker, self._supervisor, self._remake,
-            self._open_pump, self.settings.host,
-        )  # fmt: skip
-        self._changes = Changes(changeable)
+        self._changes: Changes | None = None
 
     @classmethod
     def from_config(
@@ -87,13 +89,6 @@ class Host:
     ) -> Host:
         """Raises ConfigError where the file is wrong."""
         return cls(load_settings(path, overrides))
-
-    def _make_bus(self) -> MemoryBus:
-        return MemoryBus(
-            self.settings.host.publish_wait_ms,
-            on_publish=self.telemetry.on_publish,
-            on_dispatch=self.telemetry.on_dispatch,
-        )
 
     def _make_broker(self) -> Broker:
         return Broker(
@@ -104,11 +99,6 @@ class Host:
             on_route=self.telemetry.on_route,
             on_no_route=self.telemetry.on_no_route,
         )
-
-    def _make_store(self) -> Store:
-        if self.settings.path is None:
-            return MemoryStore()
-        return RocksStore(self.settings.host.data_dir / "store")
 
     # -- life
 
@@ -126,7 +116,7 @@ class Host:
     async def start(self) -> None:
         """Start every chosen plugin; returns when the eager ones are ready or have failed."""
         began = time.monotonic()
-        await self.telemetry.start(self._health)
+        await self.telemetry.start(lambda: health_of(self.plugins))
         self.broker.register(host_handle(self.broker, self.plugins, Path()))
         chosen = self._line_up()
         for handle in chosen:
@@ -167,14 +157,16 @@ class Host:
         """Stop everything. Safe to call twice."""
         for pump in self._pumps:
             pump.stop_taking()
-        await self._changes.aclose()
+        if self._changes is not None:
+            await self._changes.aclose()
         await self._supervisor.aclose()
         for pump in self._pumps:
             await pump.aclose()
         self._pumps.clear()
         await self._tiers.aclose()
         await self.bus.aclose()
-        await self._egress.aclose()
+        if self._egress is not None:
+            await self._egress.aclose()
         self._store.close()
         await self.telemetry.aclose()
 
@@ -230,7 +222,8 @@ class Host:
 
     def busy(self) -> bool:
         """Whether any event waits for a plugin or any plugin is at work."""
-        at_work = (*self.plugins.values(), *self._changes.leaving)
+        leaving = self._changes.leaving if self._changes is not None else ()
+        at_work = (*self.plugins.values(), *leaving)
         return any(h.slots.active for h in at_work) or any(pump.waiting for pump in self._pumps)
 
     async def swap(
@@ -248,7 +241,8 @@ class Host:
             PluginUnhealthy: the new one did not start or is not well; all is as it was.
             ConfigError: the new one cannot take the place, or the settings are wrong.
         """
-        return await self._changes.swap(name, other or name, Wish(tier, dict(config or {})))
+        changes = self._changing()
+        return await changes.swap(name, other or name, tier, dict(config or {}))
 
     async def disable(self, name: str, reason: str) -> None:
         """Let a plugin end what it has in hand, within `stop_grace_ms`, and stop it.
@@ -256,11 +250,22 @@ class Host:
         Calls that only it could serve raise NoProvider with the reason. Nothing is written to
         `loom.toml`. Raises ConfigError or PluginUnhealthy where there is nothing to disable.
         """
-        await self._changes.disable(name, reason)
+        await self._changing().disable(name, reason)
 
     async def enable(self, name: str) -> None:
         """Start a plugin that is switched off or has failed. Raises why it does not start."""
-        await self._changes.enable(name)
+        await self._changing().enable(name)
+
+    def _changing(self) -> Changes:
+        if self._changes is None:
+            from .changes import Changeable, Changes  # few hosts are changed while they run
+
+            parts = Changeable(
+                self.plugins, self._pumps, self.broker, self._supervisor, self._remake,
+                self._open_pump, self.settings.host,
+            )  # fmt: skip
+            self._changes = Changes(parts)
+        return self._changes
 
     # -- what the parts tell the host
 
@@ -274,6 +279,12 @@ class Host:
         handle.redactor = self.telemetry.redactor
         return handle
 
+    def _reach_out(self) -> Egress:
+        from .egress import Egress  # many hosts grant no network
+
+        self._egress = self._egress or Egress(self.audit)
+        return self._egress
+
     def _services(self, handle: PluginHandle) -> HostServices:
         return HostApi(self._parts, handle)
 
@@ -286,7 +297,3 @@ class Host:
             metadata={"plugin": handle.name, "state": handle.state, "reason": handle.reason},
         )
         self.bus.publish_nowait("loom.plugin", event)
-
-    def _health(self) -> tuple[bool, dict[str, Any]]:
-        states = {handle.name: handle.state for handle in self.plugins.values()}
-        return all(state != "failed" for state in states.values()), {"plugins": states}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from loom_sdk import Call, Event, Item, Result
 from loom_sdk.errors import CapabilityError, DeadlineExceeded
@@ -20,7 +21,6 @@ from loom_sdk.port import HttpResponse, SpanRecord
 from .broker import Broker
 from .bus import MemoryBus
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
-from .egress import Egress
 from .grants import Audit
 from .handle import InFlight, PluginHandle
 from .log_gaps import LogGaps
@@ -29,6 +29,9 @@ from .runtimes.base import PluginSpec
 from .secret_store import Secrets
 from .storage import PluginStore, Store
 from .telemetry import Tracer
+
+if TYPE_CHECKING:
+    from .egress import Egress
 
 SPAN_BYTES = 100
 """What a span counts in the quota log_bytes, beside its texts: its ids and times."""
@@ -48,7 +51,8 @@ class HostParts:
     broker: Broker
     audit: Audit
     store: Store
-    egress: Egress
+    egress: Callable[[], Egress]
+    """Made at the first use."""
     secrets: Secrets
     tracer: Tracer
     counted: dict[str, PluginStore] = field(default_factory=dict)
@@ -171,7 +175,7 @@ class HostApi:
     ) -> HttpResponse:
         self._meters.request()
         grants = self._handle.grants
-        return await self._parts.egress.request(grants, method, url, headers, body, timeout_ms)
+        return await self._parts.egress().request(grants, method, url, headers, body, timeout_ms)
 
     async def get_secret(self, name: str) -> str:
         self._check("secrets", name)

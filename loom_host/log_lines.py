@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from loom_sdk.errors import InvalidArguments, PluginUnhealthy
 
+from .hints import did_you_mean
 from .host import Host
 from .host_api import LEVELS
 from .telemetry import Logs
@@ -56,9 +56,8 @@ def _plugin(host: Host, request: Mapping[str, Any]) -> str:
     name = str(request.get("plugin") or "")
     if not name or name in host.plugins:
         return name
-    near = get_close_matches(name, host.plugins, n=1)
     known = f"it has {', '.join(host.plugins) or 'none'}"
-    hint = f"did you mean {near[0]!r}?" if near else known
+    hint = did_you_mean(name, host.plugins, known)
     raise InvalidArguments(f"this host has no plugin {name!r}: {hint}")
 
 

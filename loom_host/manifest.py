@@ -15,7 +15,6 @@ from loom_sdk.topics import check_pattern
 
 from . import manifest_values as take
 from .folders import check_ask
-from .network import parse_rule
 from .quotas import Quotas, parse_quotas
 from .sockets import check_ask as check_socket
 from .sockets import is_socket
@@ -259,6 +258,12 @@ def _check_declared(wants: Mapping[str, Any], kind: str, declared: list[str], wh
         )
 
 
+def _check_rule(text: str) -> None:
+    from .network import parse_rule  # few plugins ask for it
+
+    parse_rule(text)
+
+
 def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
     place = f"{where} [permissions]"
     check_keys(table, _TABLES["permissions"], place, ManifestError)
@@ -267,7 +272,7 @@ def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
         values[key] = (take.flag if key == "storage" else take.texts)(table, key, place)
     try:
         for text in values.get("network", ()):
-            check_socket(text) if is_socket(text) else parse_rule(text)
+            check_socket(text) if is_socket(text) else _check_rule(text)
         for text in values.get("filesystem", ()):
             check_ask(text)
     except ValueError as error:

@@ -13,13 +13,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from loom_sdk.errors import ModelMissing
 from loom_sdk.models import models_dir
 
+from .hints import did_you_mean
 from .model_registry import ModelEntry, ModelFile, Progress, Source, load_registry
 from .model_sources import fetch_package, fetch_url
 
@@ -33,8 +33,7 @@ def entry_of(name: str, registry: Mapping[str, ModelEntry] | None = None) -> Mod
     registry = load_registry() if registry is None else registry
     if name in registry:
         return registry[name]
-    near = get_close_matches(name, registry, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(registry)}"
+    hint = did_you_mean(name, registry, f"known: {', '.join(registry)}")
     raise ModelMissing(f"no model is called {name!r}: {hint}")
 
 

@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
+
+from .hints import did_you_mean
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _UNITS |= {"KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -79,8 +80,7 @@ def parse_quotas(table: Mapping[str, Any], base: Quotas | None = None) -> Quotas
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            hint = did_you_mean(key, known, f"known: {', '.join(known)}")
             raise ValueError(f"unknown quota {key!r}: {hint}")
         changes[key] = parse_size(value) if key in _SIZES else _number(key, value)
     return replace(base or Quotas(), **changes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from loom_sdk.errors import CapabilityNotFound, InvalidArguments, NoProvider
 from loom_sdk.plugin import CapabilitySpec
 
 from .handle import PluginHandle
+from .hints import did_you_mean
 from .settings import Policy
 
 
@@ -122,9 +122,8 @@ class Registry:
         name, _, version = capability.partition("@")
         if name not in self._offers:
             self._tell_absent(name)
-            near = get_close_matches(name, self._offers, n=1)
             known = ", ".join(sorted(self._offers)) or "none"
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f"{did_you_mean(name, self._offers, '')} ".lstrip()
             raise CapabilityNotFound(f"nobody offers {name!r}; {hint}offered: {known}")
         offers = self._ordered(name)
         if version:

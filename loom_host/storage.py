@@ -129,3 +129,8 @@ class PluginStore:
         start = len(self._prefix)
         found = self._store.scan(self._prefix + prefix.encode())
         return [key[start:].decode() for key, _ in found]
+
+
+def store_at(data_dir: Path | None) -> Store:
+    """RocksDB in the data folder; in memory where there is none."""
+    return RocksStore(data_dir / "store") if data_dir else MemoryStore()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from loom_sdk.errors import ConfigError, LoomError
+
+from .hints import did_you_mean
 
 
 def read_toml(path: Path, error: type[LoomError] = ConfigError) -> dict[str, Any]:
@@ -31,6 +32,5 @@ def check_keys(
     names = list(known)
     for key in table:
         if key not in names:
-            near = get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+            hint = did_you_mean(key, names, f"known keys: {', '.join(names)}")
             raise error(f"{where}: unknown key {key!r}; {hint}")

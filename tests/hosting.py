@@ -96,8 +96,9 @@ class Rig:
             self.tracer, lambda c, p, s, _: self.observed.append((c, p, s)), providers, policies
         )
         self.states: list[tuple[str, str]] = []
+        self.egress = Egress(self.audit)
         self.parts = HostParts(
-            self.bus, self.broker, self.audit, MemoryStore(), Egress(self.audit),
+            self.bus, self.broker, self.audit, MemoryStore(), lambda: self.egress,
             secrets or Secrets({}, lambda _: None), self.tracer,
         )  # fmt: skip
         self.supervisor = Supervisor(self._runtime, self.services, self._changed, stop_grace_s=0.2)
@@ -127,7 +128,7 @@ class Rig:
             await pump.aclose()
         await self.supervisor.aclose()
         await self.bus.aclose()
-        await self.parts.egress.aclose()
+        await self.egress.aclose()
 
     def instance(self, name: str) -> FakeInstance:
         """The newest fake of a plugin."""

@@ -13,7 +13,7 @@ import pytest
 
 from loom_host import Event, Host, load_settings, tiers
 from loom_host import supervisor as supervisor_module
-from loom_host.handle import InFlight
+from loom_host.handle import InFlight, health_of
 from loom_host.runtimes.fake import FakeRuntime
 from loom_host.settings import Settings
 from loom_host.status import capability_rows, plugin_rows, reach_row, refusals
@@ -162,7 +162,7 @@ async def test_a_plugin_that_fails_takes_nothing_else_with_it(tmp_path: Path) ->
             assert sorted(states.values()) == ["failed", "ready"]
             name = next(name for name, state in states.items() if state == "failed")
             assert host.plugins[name].reason
-            assert host._health() == (False, {"plugins": states})
+            assert health_of(host.plugins) == (False, {"plugins": states})
             other = next(handle for handle in host.plugins.values() if handle.state == "ready")
             assert other.instance is not None
             await until(lambda: not host.busy())

@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from loom_host.endpoint import Endpoint
 from loom_host.folders import Folder
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 from loom_sdk.port import AsyncPort as HostServices
+
+if TYPE_CHECKING:
+    from loom_host.endpoint import Endpoint
 
 __all__ = [
     "NO_CALL",

@@ -10,9 +10,9 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from loom_host.hints import did_you_mean
 from loom_sdk.errors import InvalidArguments
 
 from . import component_types as wit
@@ -161,8 +161,7 @@ def _fields(fields: tuple[tuple[str, WitType], ...], value: Any, path: str) -> d
     _expect(isinstance(value, Mapping), path, "an object", value)
     for key in value:
         if key not in names:
-            near = get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+            hint = did_you_mean(key, names, f"known: {', '.join(names) or 'none'}")
             raise InvalidArguments(f"{_in(path, _key(key))}: is not known; {hint[:_MESSAGE]}")
     made = {}
     for name, kind in fields:
