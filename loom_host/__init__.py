@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .collector import collector_still
+
 if TYPE_CHECKING:
     from loom_sdk import Event, QoS, Result
 
@@ -25,6 +27,7 @@ def __getattr__(name: str) -> Any:
     """Imported when they are asked for: `loom` must meet a Ctrl-C before it imports a host."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "loom_sdk")), name)
+    with collector_still():
+        value = getattr(import_module(_HOMES.get(name, "loom_sdk")), name)
     globals()[name] = value
     return value

@@ -14,6 +14,7 @@ from . import lineup
 from .broker import Broker
 from .builtin import host_handle
 from .bus import MemoryBus
+from .collector import collector_still
 from .config import load_settings
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .grants import Audit
@@ -100,8 +101,6 @@ class Host:
             on_no_route=self.telemetry.on_no_route,
         )
 
-    # -- life
-
     async def __aenter__(self) -> Host:
         try:
             await self.start()
@@ -116,14 +115,15 @@ class Host:
     async def start(self) -> None:
         """Start every chosen plugin; returns when the eager ones are ready or have failed."""
         began = time.monotonic()
-        await self.telemetry.start(lambda: health_of(self.plugins))
-        self.broker.register(host_handle(self.broker, self.plugins, Path()))
-        chosen = self._line_up()
-        for handle in chosen:
-            self.broker.register(handle)
-            self.audit.note_missing(handle.manifest, handle.grants)
-            self._open_pump(handle)
-        await self._supervisor.start(chosen)
+        with collector_still():
+            await self.telemetry.start(lambda: health_of(self.plugins))
+            self.broker.register(host_handle(self.broker, self.plugins, Path()))
+            chosen = self._line_up()
+            for handle in chosen:
+                self.broker.register(handle)
+                self.audit.note_missing(handle.manifest, handle.grants)
+                self._open_pump(handle)
+            await self._supervisor.start(chosen)
         self._require_enforced()
         self.started_at = time.time()
         self.telemetry.started(time.monotonic() - began)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import tomli
 
 from loom_sdk.errors import ConfigError
 
@@ -86,8 +87,8 @@ def load_registry(path: Path = REGISTRY) -> dict[str, ModelEntry]:
         ConfigError: the file cannot be read or a row lacks a key; names both.
     """
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        rows = tomli.loads(path.read_text(encoding="utf-8")).get("model", [])
+    except (OSError, tomli.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     entries = {}
     for row in rows:

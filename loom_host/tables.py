@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import tomli
 
 from loom_sdk.errors import ConfigError, LoomError
 
@@ -15,10 +16,10 @@ from .hints import did_you_mean
 def read_toml(path: Path, error: type[LoomError] = ConfigError) -> dict[str, Any]:
     """The tables of a file. Raises `error` where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomli.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:
         raise error(f"{path}: {reason.strerror}") from reason
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as reason:
         raise error(f"{path} is not TOML: {reason}") from reason
 
 
