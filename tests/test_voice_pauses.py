@@ -56,7 +56,7 @@ async def test_a_pause_inside_a_question_does_not_end_it(tmp_path: Path) -> None
             assert 0 < report["stages"]["host_ms"] < report["stages"]["total_ms"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_question_long_after_the_bare_phrase_is_answered(tmp_path: Path) -> None:
     async with voice_host(tmp_path) as host:
         for pause_ms in (500, 1500, 4000):

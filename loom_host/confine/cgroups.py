@@ -6,7 +6,6 @@ v2   a folder below this process's own, where that one may hand its controllers 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -64,6 +63,8 @@ class Group:
 
     async def end(self) -> None:
         """As `kill`, on an event loop that goes on meanwhile."""
+        import asyncio  # what wasm workers are forked from does without
+
         deadline = time.monotonic() + END_S
         while self.strike() and time.monotonic() < deadline:  # noqa: ASYNC110  # no event tells
             await asyncio.sleep(LOOK_S)
