@@ -44,6 +44,8 @@ class ChildProcess:
         popen = launched.popen
         self.pid = popen.pid
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._silent = False
+        """It is dead, and `last_lines` holds its last ones."""
         self.memory = self.peak_memory = 0
         self.exceeded: Exceeded | None = None
         """The quota for which it ended, or was ended."""
@@ -226,6 +228,7 @@ class ChildProcess:
         for pipe in self._pipes:
             pipe.drain()
             self.last_lines.extend(filter(None, map(_text, pipe.waiting(KEPT_LINES))))
+        self._silent = True
         self._judge_memory(code)
         self.memory = 0
         wrapped = self.sandbox is not None and self.sandbox.wrapped
@@ -256,7 +259,7 @@ class ChildProcess:
     def _line(self, stream: str, data: bytes) -> None:
         text = _text(data)
         if text:
-            if not self.exited.done():  # else these are older than those that it was told of
+            if not self._silent:  # else these are older than those that it was told of
                 self.last_lines.append(text)
             self._on_line(stream, text)
 
