@@ -213,8 +213,12 @@ async def test_compiling_happens_outside_the_host(tmp_path: Path) -> None:
 # ---- How it ends ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_a_crash_costs_one_worker(start: Starter, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    # Where the signal meets the guest's own code, wasmtime finds no trap there and aborts.
+    [(signal.SIGKILL, "9"), (signal.SIGSEGV, f"({int(signal.SIGSEGV)}|{int(signal.SIGABRT)})")],
+)
+async def test_a_crash_costs_one_worker(start: Starter, number: int, told: str) -> None:
     async with start() as hosted:
         spinning = asyncio.create_task(hosted.output("t.spin"))
         await asyncio.sleep(0.05)
@@ -223,7 +227,7 @@ async def test_a_crash_costs_one_worker(start: Starter, number: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(first, number)
             await asyncio.sleep(0.01)
-        with pytest.raises(PluginCrashed, match=f"killed by signal {int(number)}"):
+        with pytest.raises(PluginCrashed, match=f"killed by signal {told}$"):
             await spinning
         assert not alive(first)
         assert await hosted.output("t.count") == 1
