@@ -125,7 +125,7 @@ def twice(path: Path) -> Path:
     "make",
     [
         quiet_after_silence,
-        twice,
+        pytest.param(twice, marks=pytest.mark.soak),
         *(pytest.param(make, marks=pytest.mark.soak) for make in (float_cut_off, wide_with_a_lie)),
     ],
 )

@@ -66,7 +66,7 @@ async def test_a_question_long_after_the_bare_phrase_is_answered(tmp_path: Path)
             assert "108" in turn.report()["answer"], turn.transcripts
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_question_in_two_parts_is_played_one_answer(tmp_path: Path) -> None:
     wav = with_pauses(tmp_path / "paused.wav", "piper_joe_45plus17_clean.wav", [(2210, 450)])
     async with voice_host(tmp_path) as host:
