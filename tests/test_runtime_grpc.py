@@ -378,6 +378,15 @@ async def test_a_child_that_exits_ends_the_wait_at_once(bench: Bench, tmp_path: 
     assert "bye" in error.message
 
 
+async def test_a_signal_at_the_start_is_a_crash_and_is_tried_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    killed = script(tmp_path, "import os; print('alas', flush=True); os.kill(os.getpid(), 9)")
+    spec = bench.spec(killed, folder=tmp_path)
+    with pytest.raises(PluginCrashed, match=r"before it was ready \(killed by SIGKILL\).*alas"):
+        await bench.runtime.start(spec, bench.services)
+
+
 async def test_a_child_that_never_listens_meets_the_start_deadline(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -633,6 +642,14 @@ async def test_a_plugin_written_from_the_proto_alone(bench: Bench, plain_folder:
         assert caught.value.permission == "secrets:forbidden"
         assert bench.port.published[0].source == "test/plugin"
         assert await plain.health() == ""  # UNIMPLEMENTED is no illness
+
+
+async def test_a_session_that_is_refused_by_a_reset_leaves_the_unary_calls(
+    bench: Bench, plain_folder: Path
+) -> None:
+    entry = (sys.executable, "plain_child.py", "1", "INTERNAL")
+    async with bench.plugin(entry, folder=plain_folder) as plain:
+        assert (await plain.invoke(Call("plain.shout", {"text": "abc"}))).output == "ABC"
 
 
 async def test_a_newer_api_is_a_mismatch(bench: Bench, plain_folder: Path) -> None:

@@ -163,7 +163,11 @@ class Runtime(Protocol):
     tier: str
 
     async def start(self, spec: PluginSpec, services: HostServices) -> PluginInstance:
-        """Load and initialise. Raises PluginLoadError or ProtocolMismatch that say what to do."""
+        """Load and initialise.
+
+        Raises PluginLoadError or ProtocolMismatch that say what to do, PluginCrashed where another
+        try may do better.
+        """
         ...
 
     async def aclose(self) -> None:

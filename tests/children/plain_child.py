@@ -1,6 +1,6 @@
 """A plugin written from plugin.proto alone: grpcio and the generated stubs, no loom_sdk.
 
-argv[1] is the api version that it claims.
+argv[1] is the api version that it claims; argv[2], if there, the status that ends a Session.
 """
 
 import json
@@ -29,6 +29,10 @@ class Plain(pb_grpc.PluginServicer):  # type: ignore[misc]
         heard = pb.SubscriptionDescriptor(topic="plain.*", qos=pb.QOS_BACKGROUND)
         meta = pb.PluginMeta(capabilities=[shout], subscriptions=[heard])
         return pb.InitResponse(api_version=sys.argv[1], meta=meta)
+
+    def Session(self, frames: Any, context: Any) -> Any:
+        status = sys.argv[2] if len(sys.argv) > 2 else "UNIMPLEMENTED"
+        context.abort(grpc.StatusCode[status], "no Session here")
 
     def Invoke(self, request: Any, context: Any) -> Any:
         text = json.loads(request.arguments)["text"]

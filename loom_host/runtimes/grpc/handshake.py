@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from loom_host.runtimes.base import PluginSpec
-from loom_sdk.errors import PluginLoadError
+from loom_sdk.errors import PluginCrashed, PluginError, PluginLoadError
 from loom_sdk.status import TOKEN_KEY
 
 from .diagnosis import hint
@@ -24,6 +24,9 @@ from .translate import from_grpc
 from .unary import Unary
 
 CONNECT_POLL_S = 0.002
+NO_SESSION = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+"""How a child without Session ends the stream. Its refusal can reach gRPC as a reset of a stream
+that is still being written to, which gRPC calls INTERNAL."""
 SETTLE_S = 0.2
 """A lost connection mostly means that the process is about to end: so long that news is awaited."""
 
@@ -46,7 +49,7 @@ class Handshake:
         """Wait until the child listens on `path`, Init it and take what it declares.
 
         Raises:
-            PluginLoadError, ProtocolMismatch: as `GrpcRuntime.start`.
+            PluginLoadError, PluginCrashed, ProtocolMismatch: as `GrpcRuntime.start`.
         """
         spec, child = self._spec, self._instance.child
         work = asyncio.ensure_future(self._init(path, host_socket))
@@ -71,7 +74,7 @@ class Handshake:
             try:
                 return await self._open_session()
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                if error.code() not in NO_SESSION:
                     raise
         spec, channel = self._spec, self._instance.channel
         unary = Unary(channel, self._metadata, spec, self._client.services)
@@ -90,11 +93,16 @@ class Handshake:
         return response
 
 
-def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginLoadError:
+def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginError:
+    """A signal from outside may have been chance: that is a crash, which is tried again."""
+    kind: type[PluginError] = PluginLoadError
     if child.exited.done():
-        problem = f"ended before it was ready ({child.exited.result()})"
-    help_ = hint(child.last_lines)
-    return PluginLoadError(f"{spec.id} {problem}{child.tail()}{help_}", plugin_id=spec.id)
+        end = child.exited.result()
+        problem = f"ended before it was ready ({end})"
+        if end.startswith("killed by SIG") and child.exceeded is None:
+            kind = PluginCrashed
+    text = f"{spec.id} {problem}{child.tail()}{hint(child.last_lines)}"
+    return kind(text, plugin_id=spec.id)
 
 
 def _refusal(error: Exception, plugin_id: str) -> str:

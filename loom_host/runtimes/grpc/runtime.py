@@ -79,6 +79,7 @@ class GrpcRuntime:
         Raises:
             PluginLoadError: it cannot run, ended, did not listen or refused; the message quotes
                 its last lines of output.
+            PluginCrashed: a signal ended it, which may have been chance.
             ProtocolMismatch: it speaks none of the host's api versions.
         """
         opened = await self._open()
