@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .table import Row, show
 
-GROUPS = ("bus", "invoke", "wasm_tier", "grpc_tier", "startup", "voice")
+GROUPS = ("bus", "agents", "invoke", "router", "wasm_tier", "grpc_tier", "startup", "voice")
 RESULTS = Path(__file__).parent / "results.json"
 
 

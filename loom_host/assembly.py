@@ -11,14 +11,17 @@ from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 from loom_sdk.models import models_dir
 
 from . import discovery
+from .agent_check import check_agent
 from .folders import Folder
 from .folders import granted as granted_folders
 from .grants import Grants, grant
 from .handle import PluginHandle, Slots
 from .hints import did_you_mean
 from .manifest import Manifest
+from .mcp_servers import code_of, mcp_manifest
 from .quotas import tightest
 from .runtimes.base import PluginSpec
+from .schema_check import compiled
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -44,7 +47,8 @@ def manifests_of(settings: Settings) -> dict[str, Manifest]:
         for name, own in settings.plugins.items()
         if own.path
     }
-    named = {name for name, own in settings.plugins.items() if not own.path}
+    bare |= {n: mcp_manifest(n, own) for n, own in settings.plugins.items() if own.mcp}
+    named = settings.plugins.keys() - bare
     return discovery.find_named(named, _own_roots(settings)) | bare
 
 
@@ -81,6 +85,8 @@ def _check_names(settings: Settings, manifests: Mapping[str, Manifest]) -> None:
         if bound.plugin and bound.plugin not in settings.plugins:
             hint = hint_at(bound.plugin, settings.plugins)
             raise ConfigError(f"[agents.{agent}] plugin = {bound.plugin!r} has no table; {hint}")
+        if bound.plugin:
+            check_agent(agent, bound, known(bound.plugin, manifests))
     named = [(f"[providers] {k}", v) for k, v in settings.providers.items()]
     named += [(f"[roles] {k}", v) for k, v in settings.roles.items()]
     for where, names in named:
@@ -119,6 +125,10 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
     first_party = discovery.is_first_party(manifest)
     if own.enabled and tier == "native" and not first_party:
         _check_trust(name, manifest, own)
+    if own.enabled and settings.lock_file.is_file():
+        from .packages.installed import check_installed  # which few hosts need
+
+        check_installed(name, manifest.folder, settings)
     grants = grant(name, manifest, own.allow)
     try:
         quotas = tightest(manifest.quotas, own.quotas)
@@ -138,7 +148,7 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
         cache_dir=settings.host.cache_dir / "plugins" / manifest.id,
         env=_environment(grants.allowed.get("env", ())),
         folders=_folders(name, grants, own),
-        first_party=first_party and not own.address,
+        first_party=first_party and not own.address and not own.mcp,
         instances=manifest.instances,
         isolation=own.isolation,
         marshal=own.marshal or settings.host.marshal,
@@ -146,6 +156,8 @@ def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHand
         sandbox=own.sandbox or manifest.sandbox,
         start_timeout_s=START_TIMEOUT_S[tier],
         remote=_remote(name, manifest, own),
+        dynamic=manifest.dynamic,
+        code=code_of(own.mcp),
     )
     slots = Slots(manifest.id, quotas.concurrency, quotas.rate)
     return PluginHandle(manifest, own, grants, spec, slots)
@@ -241,9 +253,7 @@ def _check_config(where: str, manifest: Manifest, values: Mapping[str, Any]) -> 
 
 
 def _validator(manifest: Manifest, where: str, schema: dict[str, Any]) -> Any:
-    import jsonschema_rs
-
     try:
-        return jsonschema_rs.validator_for(schema)
-    except (ValueError, jsonschema_rs.ValidationError) as error:
+        return compiled(schema)
+    except ValueError as error:
         raise ManifestError(f"{manifest.folder}/plugin.toml {where}: {error}") from error

@@ -9,37 +9,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 from loom_sdk import Item, Result
 from loom_sdk.errors import (
     CapabilityNotFound,
-    InvalidArguments,
     LoomError,
     NoProvider,
-    PluginCrashed,
-    PluginUnhealthy,
     QuotaExceeded,
     mapping_of,
 )
 
-from .dispatch import REPEATABLE, Request, dispatch
-from .handle import ALIVE, InFlight, PluginHandle, Replaced
+from .announce import Announcer
+from .approvals import Approvals, Publish
+from .bus import MemoryBus
+from .chooser import Chooser, raised
+from .dispatch import Request, dispatch
+from .failover import Failover
+from .handle import InFlight, PluginHandle, Replaced
+from .hybrid import Hybrid
 from .kept import KeptResults
+from .privacy import DEFAULT, LEVEL_OF, NAMES
+from .probe import Prober
 from .registry import Offer, Registry, validate
-from .router import Candidate, Decision, decide
-from .settings import Policy
-from .telemetry import Span, Tracer, current
+from .router import Decision
+from .settings import AgentSettings, Policy, RoutingSettings, Settings
+from .telemetry import Span, Telemetry, Tracer, current
 
 MAX_DEPTH = 8
-MAX_ATTEMPTS = 3
 
 Observe = Callable[[str, str, str, float], None]
 """capability, provider, `ok` or the error's code, seconds."""
 
 
-def _ignore(*_: str) -> None: ...
+def _ignore(*_: object) -> None: ...
 
 
 class Broker:
@@ -53,19 +56,38 @@ class Broker:
         policies: Mapping[str, Policy] | None = None,
         on_route: Callable[[str, str], None] = _ignore,
         on_no_route: Callable[[str], None] = _ignore,
+        *,
+        routing: RoutingSettings | None = None,
+        announce: Announcer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        agents: Mapping[str, AgentSettings] | None = None,
+        publish: Publish = _ignore,
     ) -> None:
+        limits = routing or RoutingSettings()
+        self._announce = announce or Announcer()
         self._tracer = tracer
         self._observe = observe
         self._on_route = on_route
         self._on_no_route = on_no_route
-        self._registry = Registry(providers or {})
-        self._policies = policies or {}
+        self._registry = Registry(providers or {}, limits.half_life_s)
+        self._policies = dict(policies or {})
         self._default_policy = Policy()
         self._kept = KeptResults()
+        self.approvals = Approvals(self._registry.find, agents, publish)
+        self._prober = Prober(limits, clock, self._announce)
+        self._chooser = Chooser(clock, self._announce, self._prober, on_route, on_no_route)
+        self._failover = Failover(self._attempt, limits, clock, self._announce)
+        self._hybrid = Hybrid(self._failover, self._announce)
+
+    async def aclose(self) -> None:
+        """Break off the passes and probes that nobody waits for."""
+        await self._hybrid.aclose()
+        await self._prober.aclose()
 
     def register(self, handle: PluginHandle) -> None:
         """Take up what a plugin provides, by its manifest, completed by what it said at Init."""
         self._registry.register(handle)
+        self.approvals.note(handle)
 
     def withdraw(self, handle: PluginHandle) -> None:
         """Route nothing to it any more; a call that only it could serve is told its reason."""
@@ -87,30 +109,35 @@ class Broker:
 
     def route(self, capability: str, policy: Policy | None = None) -> Decision:
         """What the router decides for a call now, without calling."""
-        return self._decide(self._registry.find(capability), policy or self._default_policy)
+        offers = self._registry.find(capability)
+        return self._chooser.decide(offers, policy or self._default_policy)
+
+    def explain(self, capability: str, policy: Policy) -> dict[str, Any]:
+        """As `route`, with what each provider failed on. Raises CapabilityNotFound, NoProvider."""
+        explained = self._chooser.explain(self._registry.find(capability), policy)
+        return {"capability": capability, **explained}
+
+    def adopt(self, agent: str, policy: Policy) -> None:
+        """Let this policy hold for what the agent invokes."""
+        self._policies[agent] = policy
 
     def policy_of(self, agent: str) -> Policy:
         return self._policies.get(agent, self._default_policy)
 
-    def _decide(self, offers: Sequence[Offer], policy: Policy) -> Decision:
-        return decide([_candidate(offer) for offer in offers], policy)
+    def policy_for(self, flight: InFlight) -> Policy:
+        """What holds for calls below one that is being served."""
+        return raised(self.policy_of(flight.agent), flight.level)
 
-    def _candidates(self, request: Request, offers: list[Offer], policy: Policy) -> list[Offer]:
-        """In the order to try. Raises NoProvider where policy or state leave none."""
-        if len(offers) == 1 and offers[0].always(policy):
-            route = request.route = offers[0].route
-            self._on_route(*route)
-            return offers
-        decision = self._decide(offers, policy)
-        if not decision.providers:
-            self._on_no_route(request.capability)
-            raise NoProvider(f"{offers[0].spec.name}: {decision.reason}")
-        request.route = (decision.route, decision.reason)
-        self._on_route(*request.route)
-        by_name = {offer.handle.name: offer for offer in offers}
-        chosen = [by_name[name] for name in decision.providers]
-        # One that must first be restarted comes after those that are there.
-        return sorted(chosen, key=lambda o: o.handle.waking and o.handle.counters.restarts > 0)
+    def _policy(self, request: Request) -> Policy:
+        """The policy of a request, its privacy raised to that of what it is made for."""
+        policy = request.policy or self._policies.get(request.agent, self._default_policy)
+        level, parent = request.level, request.parent
+        if parent is not None:
+            request.confidence, level = parent.confidence, max(level, parent.level)
+        if level > LEVEL_OF[policy.privacy]:
+            policy = raised(policy, level)
+        request.level, request.private_tools = LEVEL_OF[policy.privacy], policy.private_tools
+        return policy
 
     # -- invocation
 
@@ -145,53 +172,49 @@ class Broker:
             while not queue.empty():  # so that the end of the task finds room
                 queue.get_nowait()
 
-    async def _serve(self, request: Request) -> Result:
+    def _find(self, request: Request) -> list[Offer]:
         try:
-            offers = self._registry.find(request.capability)
-        except (CapabilityNotFound, NoProvider):
+            return self._registry.find(request.capability)
+        except (CapabilityNotFound, NoProvider) as error:
             self._on_no_route(request.capability)
+            self._announce.decision(request, Decision("Drop", error.message, 0.0, 0.0, 0.0, ()))
             raise
-        validate(offers[0], request.arguments)
+
+    async def _serve(self, request: Request) -> Result:
         parent = request.parent
+        if not request.agent:
+            inherited = parent.agent if parent is not None else ""
+            request.agent = inherited or self.approvals.agent_for(request.caller)
+        offers = self._find(request)
+        checked = offers[0]
+        validate(checked, request.arguments)
         if parent is not None:
             _check_depth(request, parent)
-            request.agent = request.agent or parent.agent
+        policy = self._policy(request)
+        if checked.spec.tool:
+            await self.approvals.guard(request, offers)
         request.deadline = time.monotonic() + request.timeout_ms / 1000
-        policy = request.policy or self._policies.get(request.agent, self._default_policy)
-        candidates = self._candidates(request, offers, policy)
-        tries = max(len(candidates), MAX_ATTEMPTS)
-        order = cycle(candidates)
-        while True:
-            tries -= 1
-            offer = next(order)
-            if offer is not offers[0]:
-                validate(offer, request.arguments)
-            try:
-                return await self._attempt(offer, request)
-            except Replaced:
-                tries += 1  # it was not one: the plugin never saw the call
-                offers = self._registry.find(request.capability)
-                candidates = self._candidates(request, offers, policy)
-                order = cycle(candidates)
-            except LoomError as error:
-                if not tries or not self._may_go_on(offer, request, error, len(candidates)):
-                    raise
-                if isinstance(error, PluginCrashed | PluginUnhealthy):
-                    await offer.handle.noticed()
+        if not self._is_plain(request, offers, policy):
+            decision, offers = await self._chooser.choose(request, offers, policy)
+            if decision.route == "Hybrid":
+                budget_s = policy.latency_budget_ms / 1000
+                return await self._hybrid.serve(request, offers, checked, budget_s, self._again)
+        return await self._failover.run(request, offers, checked, self._again)
 
-    def _may_go_on(self, offer: Offer, request: Request, error: LoomError, candidates: int) -> bool:
-        """Whether another try may be made after `error`."""
-        if request.delivered and not offer.spec.resumable:
+    def _is_plain(self, request: Request, offers: list[Offer], policy: Policy) -> bool:
+        """Whether one provider, which no rule could keep from it, leaves nothing to decide."""
+        if len(offers) > 1 or not offers[0].always(policy):
             return False
-        if time.monotonic() >= request.deadline:
-            return False
-        if candidates > 1 and not request.dispatched:
-            return True  # the plugin never saw the call: whatever its effects are
-        if offer.spec.effects not in REPEATABLE:
-            return False
-        return mapping_of(error).retryable or (
-            candidates > 1 and not isinstance(error, InvalidArguments)
-        )
+        route = request.route = offers[0].route
+        self._on_route(*route)
+        return True
+
+    async def _again(self, request: Request) -> list[Offer]:
+        """Whom to try now that one of them was replaced."""
+        offers, policy = self._find(request), self._policy(request)
+        if self._is_plain(request, offers, policy):
+            return offers
+        return (await self._chooser.choose(request, offers, policy))[1]
 
     async def _attempt(self, offer: Offer, request: Request) -> Result:
         handle = offer.handle
@@ -207,13 +230,13 @@ class Broker:
             raise
         finally:
             current.reset(token)
-            took = time.perf_counter() - began
+            ended = time.perf_counter()
             if not isinstance(failure, Replaced):
-                self._count(handle, request, failure, took)
+                self._count(handle, request, failure, ended - began)
                 if span.sampled:
                     _describe(span, handle, request)
                     span.end(failure)
-        handle.observe(took * 1000)
+        self._failover.served(offer, request, began, ended)
         handle.counters.inside_us += result.elapsed_us
         result.provider = handle.name
         return result
@@ -228,6 +251,22 @@ class Broker:
         self._observe(request.capability, handle.name, status, took)
 
 
+def broker_of(settings: Settings, telemetry: Telemetry, bus: MemoryBus) -> Broker:
+    """The broker of a host."""
+    return Broker(
+        telemetry.tracer,
+        telemetry.on_action,
+        settings.providers,
+        {name: agent.policy for name, agent in settings.agents.items()},
+        on_route=telemetry.on_route,
+        on_no_route=telemetry.on_no_route,
+        routing=settings.routing,
+        announce=Announcer(bus),
+        agents=settings.agents,
+        publish=bus.publish_nowait,
+    )
+
+
 def _status(failure: BaseException) -> str:
     """For the metrics: the code from the table, never a plugin's own, which have no bound."""
     return mapping_of(failure).code if isinstance(failure, Exception) else "CANCELLED"
@@ -237,20 +276,8 @@ def _describe(span: Span, handle: PluginHandle, request: Request) -> None:
     attributes = span.attributes
     attributes["plugin"], attributes["tier"] = handle.name, handle.spec.tier
     attributes["route"], attributes["reason"] = request.route
-
-
-def _candidate(offer: Offer) -> Candidate:
-    handle = offer.handle
-    there = handle.state in ALIVE or handle.waking
-    return Candidate(
-        name=handle.name,
-        placement=handle.placement,
-        confidence=handle.settings.quality,
-        available=there,
-        why_not="" if there else f"{handle.state} {handle.reason}".strip(),
-        cost=handle.settings.cost,
-        latency_ms=handle.counters.latency_ms,
-    )
+    if (level := max(request.level, request.reached)) > DEFAULT:
+        attributes["privacy"] = NAMES[level]
 
 
 def _check_depth(request: Request, parent: InFlight) -> None:

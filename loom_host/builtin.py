@@ -1,18 +1,22 @@
-"""What the host itself offers to plugins: `loom.tools` and `loom.route`."""
+"""What the host itself offers to plugins: `loom.tools`, `loom.route`, `loom.approve`,
+`loom.forget`, `loom.caller`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from loom_sdk import Call, Event, Result
-from loom_sdk.errors import CapabilityNotFound
+from loom_sdk.errors import CapabilityNotFound, PermissionDenied
 from loom_sdk.plugin import CapabilitySpec
 
+from .approvals import strictest
 from .broker import Broker
+from .caller import CALLER, caller_of
+from .event_keeper import EventKeeper
+from .forgetting import FORGET, forget
 from .grants import Grants
 from .handle import PluginHandle, Slots
 from .manifest import Manifest
@@ -39,6 +43,19 @@ CAPABILITIES = (
             "additionalProperties": False,
         },
     ),
+    CapabilitySpec(
+        "loom.approve",
+        "Say whether a call that waits may be made, as a person answered the agent that asks.",
+        effects="once",
+        input_schema={
+            "type": "object",
+            "properties": {"id": {"type": "string"}, "allow": {"type": "boolean"}},
+            "required": ["id", "allow"],
+            "additionalProperties": False,
+        },
+    ),
+    FORGET,
+    CALLER,
 )
 
 
@@ -47,8 +64,10 @@ class HostInstance:
 
     asleep = False
 
-    def __init__(self, broker: Broker, handles: Mapping[str, PluginHandle]) -> None:
-        self._broker, self._handles = broker, handles
+    def __init__(
+        self, broker: Broker, handles: Mapping[str, PluginHandle], log: EventKeeper
+    ) -> None:
+        self._broker, self._handles, self._log = broker, handles, log
         self.handle: PluginHandle | None = None
         self.declaration = Declaration(CAPABILITIES)
         self.enforcement: Mapping[str, str] = {}
@@ -60,21 +79,47 @@ class HostInstance:
         assert self.handle is not None
         flight = self.handle.inflight[call.id]
         if call.capability == "loom.tools":
-            return Result({"tools": self._tools(flight.caller)})
+            return Result({"tools": self._tools(flight.caller, flight.agent)})
+        if call.capability == "loom.approve":
+            return Result(self._answer(flight.caller, call.arguments))
+        if call.capability == "loom.forget":
+            asking = self._handles.get(flight.caller)
+            return Result(await forget(self._log, call.arguments, asking.spec.id if asking else ""))
+        if call.capability == "loom.caller":
+            agent_for = self._broker.approvals.agent_for
+            return Result(caller_of(flight.parent, self._handles, agent_for))
         if call.capability == "loom.route":
-            policy = self._broker.policy_of(flight.agent)
-            return Result(asdict(self._broker.route(call.arguments["capability"], policy)))
+            policy = self._broker.policy_for(flight)
+            return Result(self._broker.route(call.arguments["capability"], policy)._asdict())
         raise CapabilityNotFound(f"the host does not offer {call.capability!r}")
 
-    def _tools(self, caller: str) -> list[dict[str, Any]]:
+    def _tools(self, caller: str, agent: str) -> list[dict[str, Any]]:
+        """Those that are granted and not denied; where no agent asks, none needs an approval."""
         asking = self._handles.get(caller)
-        return [
-            tool_entry(offers[0])
-            for name, offers in self._broker.capabilities().items()
-            if offers
-            and offers[0].spec.tool
-            and (asking is None or asking.grants.permits("invoke", name))
-        ]
+        agent = agent or self._broker.approvals.agent_for(caller)
+        entries = []
+        for name, offers in self._broker.capabilities().items():
+            if not offers or not offers[0].spec.tool:
+                continue
+            if asking is not None and not asking.grants.permits("invoke", name):
+                continue
+            verdict = "allow"
+            if agent:
+                verdict = self._broker.approvals.verdict(agent, name, strictest(offers))
+            if verdict != "deny":
+                entries.append(tool_entry(offers[0]) | {"approval": verdict})
+        return entries
+
+    def _answer(self, caller: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """An agent conveys what a person said to a question of its own."""
+        approvals = self._broker.approvals
+        if not (agent := approvals.agent_for(caller)):
+            raise PermissionDenied(
+                f"{caller} is no agent: only an agent conveys what a person answered",
+                plugin_id=caller,
+                permission="invoke:loom.approve",
+            )
+        return approvals.answer(arguments["id"], arguments["allow"], agent)
 
     async def handle_event(self, event: Event) -> int:
         return 0
@@ -105,7 +150,9 @@ def tool_entry(offer: Offer) -> dict[str, Any]:
     }
 
 
-def host_handle(broker: Broker, handles: Mapping[str, PluginHandle], folder: Path) -> PluginHandle:
+def host_handle(
+    broker: Broker, handles: Mapping[str, PluginHandle], log: EventKeeper, folder: Path
+) -> PluginHandle:
     """The host in the form of a plugin, so that calls to it are calls like any other."""
     manifest = Manifest(
         id="loom/host", version="1", type="tool", tier="native", tiers=("native",),
@@ -116,7 +163,7 @@ def host_handle(broker: Broker, handles: Mapping[str, PluginHandle], folder: Pat
         config={}, grants=(), quotas=Quotas(concurrency=1024), data_dir=folder, cache_dir=folder,
         first_party=True,
     )  # fmt: skip
-    instance = HostInstance(broker, handles)
+    instance = HostInstance(broker, handles, log)
     handle = PluginHandle(
         manifest=manifest,
         settings=PluginSettings(),

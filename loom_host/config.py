@@ -6,7 +6,6 @@ tables are merged key by key, everything else is replaced.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -15,7 +14,11 @@ from typing import Any
 
 from loom_sdk.errors import ConfigError
 
+from .approval_words import tool_policy_of
+from .client_settings import client_of
 from .grants import KINDS
+from .mcp_words import check_server
+from .privacy import check_labels
 from .quotas import Quotas, parse_quotas
 from .settings import (
     MARSHALS,
@@ -25,11 +28,14 @@ from .settings import (
     HostSettings,
     PluginSettings,
     Policy,
+    RoutingSettings,
     SecretSettings,
     Settings,
     TelemetrySettings,
 )
-from .tables import check_keys, read_toml
+from .sockets import check_ask, is_socket
+from .storage_words import event_log_of, storage_of
+from .tables import check_keys, like, read_toml, texts, typed
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -39,6 +45,8 @@ def load_settings(
 ) -> Settings:
     """Read `loom.toml` (or only a profile), merge `overrides`, check everything.
 
+    What `loom.lock` says is installed joins the plugins.
+
     Raises:
         ConfigError: names the file, the key and the fix.
     """
@@ -47,7 +55,12 @@ def load_settings(
     if file is not None:
         data = read_toml(file)
     data = merge(data, overrides or {})
-    return parse_settings(merge(_profile(data.pop("extends", "")), data), file)
+    settings = parse_settings(merge(_profile(data.pop("extends", "")), data), file)
+    if not settings.lock_file.is_file():
+        return settings
+    from .packages.installed import with_installed  # which few hosts need
+
+    return with_installed(settings)
 
 
 def _profile(name: Any) -> dict[str, Any]:
@@ -83,8 +96,12 @@ def parse_settings(data: Mapping[str, Any], path: Path | None = None) -> Setting
         plugins={n: _plugin(n, t, base, where) for n, t in _tables(data, "plugins", where)},
         providers=_lists(data, "providers", where),
         roles=_lists(data, "roles", where),
+        routing=_routing(_table(data, "routing", where), where),
         agents={n: _agent(n, t, where) for n, t in _tables(data, "agents", where)},
+        clients={n: client_of(n, t, where) for n, t in _tables(data, "clients", where)},
         secrets={n: _secret(n, t, where) for n, t in _tables(data, "secrets", where)},
+        storage=storage_of(_table(data, "storage", where), where),
+        event_log=event_log_of(_table(data, "event_log", where), where),
         path=path,
     )
 
@@ -113,47 +130,8 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _typed(kind: type[Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values of a flat table, checked against the defaults' types."""
-    defaults = kind()
-    known = {item.name: getattr(defaults, item.name) for item in fields(kind)}
-    check_keys(table, list(known), where)
-    checked: dict[str, Any] = {}
-    for key, value in table.items():
-        checked[key] = _like(known[key], value, f"{where} {key}")
-    return checked
-
-
-def _like(default: Any, value: Any, where: str) -> Any:
-    if isinstance(default, bool) or isinstance(value, bool):
-        fits = isinstance(default, bool) and isinstance(value, bool)
-    elif isinstance(default, float):
-        fits = isinstance(value, int | float)
-    elif isinstance(default, Path):
-        fits = isinstance(value, str)
-    elif isinstance(default, tuple):
-        return _texts(value, where)
-    else:
-        fits = isinstance(value, type(default))
-    if not fits:
-        raise ConfigError(f"{where} = {value!r}: must be a {_WORDS.get(type(default), 'text')}")
-    number = isinstance(default, int | float) and not isinstance(default, bool)
-    if number and not 0 <= value < math.inf:
-        raise ConfigError(f"{where} = {value!r}: must be finite and not negative")
-    return float(value) if isinstance(default, float) else value
-
-
-_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-        raise ConfigError(f"{where} = {value!r}: must be a list of texts")
-    return tuple(value)
-
-
 def _host(table: Mapping[str, Any], base: Path, where: str) -> HostSettings:
-    values = _typed(HostSettings, table, f"{where} [host]")
+    values = typed(HostSettings, table, f"{where} [host]")
     if values.get("marshal", "direct") not in MARSHALS:
         raise ConfigError(f"{where} [host] marshal: must be 'direct' or 'stock'")
     home = Path.home()
@@ -173,7 +151,7 @@ def _host(table: Mapping[str, Any], base: Path, where: str) -> HostSettings:
 
 
 def _telemetry(table: Mapping[str, Any], where: str) -> TelemetrySettings:
-    settings = TelemetrySettings(**_typed(TelemetrySettings, table, f"{where} [telemetry]"))
+    settings = TelemetrySettings(**typed(TelemetrySettings, table, f"{where} [telemetry]"))
     if settings.sample_ratio > 1:
         raise ConfigError(f"{where} [telemetry] sample_ratio: must be from 0 to 1")
     if settings.http_port > 65535:
@@ -189,7 +167,7 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
     place = f"{where} [plugins.{name}]"
     plain = {k: v for k, v in table.items() if k not in _TABLES}
     check_keys(table, [item.name for item in fields(PluginSettings)], place)
-    values = _typed(PluginSettings, plain, place)
+    values = typed(PluginSettings, plain, place)
     if values.get("start", "eager") not in ("eager", "background"):
         raise ConfigError(f"{place} start: must be 'eager' or 'background'")
     if values.get("tier", "") not in ("", "native", "wasm", "grpc"):
@@ -202,6 +180,8 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
         raise ConfigError(f"{place} marshal: must be 'direct' or 'stock'")
     if values.get("sandbox", "") not in ("", *SANDBOXES):
         raise ConfigError(f"{place} sandbox: must be one of {', '.join(SANDBOXES)}")
+    if values.get("privacy", "") not in ("", *PRIVACY):
+        raise ConfigError(f"{place} privacy: must be one of {', '.join(PRIVACY)}")
     if values.get("quality", 0.0) > 1:
         raise ConfigError(f"{place} quality: must be from 0 to 1")
     quotas = _table(table, "quotas", place)
@@ -222,15 +202,16 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
         folders=_folders(_table(table, "folders", place), base, f"{place} folders"),
         config=dict(_table(table, "config", place)),
         quotas=dict(quotas),
+        mcp=check_server(table["mcp"], place) if "mcp" in table else (),
     )
 
 
 REMOTE_KEYS = {"address", "tls", "insecure", "keepalive_s"}
-_TABLES = ("tls", "allow", "folders", "config", "quotas")
+_TABLES = ("tls", "allow", "folders", "config", "quotas", "mcp")
 
 
 def _folders(table: Mapping[str, Any], base: Path, where: str) -> dict[str, str]:
-    texts = {str(name): str(_like("", path, f"{where} {name}")) for name, path in table.items()}
+    texts = {str(name): str(like("", path, f"{where} {name}")) for name, path in table.items()}
     return {name: str((base / Path(path).expanduser()).resolve()) for name, path in texts.items()}
 
 
@@ -246,39 +227,61 @@ def _component(path: str, base: Path, place: str) -> str:
 def _allow(table: Mapping[str, Any], where: str) -> dict[str, tuple[str, ...]]:
     """Lists of texts by kind; `storage = true` is short for its only value."""
     check_keys(table, list(KINDS), where)
-    if rules := _texts(table.get("network", ()), f"{where} network"):
+    if rules := texts(table.get("network", ()), f"{where} network"):
         from .network import parse_rule
 
         try:
             for rule in rules:
-                parse_rule(rule)
+                check_ask(rule) if is_socket(rule) else parse_rule(rule)
         except ValueError as error:
             raise ConfigError(f"{where} network: {error}") from error
+    try:
+        check_labels(texts(table.get("labels", ()), f"{where} labels"))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     short = {True: ("own",), False: ()}
     return {
         kind: short[value] if kind == "storage" and isinstance(value, bool)
-        else _texts(value, f"{where} {kind}")
+        else texts(value, f"{where} {kind}")
         for kind, value in table.items()
     }  # fmt: skip
 
 
+def _routing(table: Mapping[str, Any], where: str) -> RoutingSettings:
+    settings = RoutingSettings(**typed(RoutingSettings, table, f"{where} [routing]"))
+    for key in ("failures", "open_s", "half_life_s"):
+        if not getattr(settings, key):
+            raise ConfigError(f"{where} [routing] {key}: must be above 0")
+    return settings
+
+
+def parse_policy(table: Mapping[str, Any], where: str) -> Policy:
+    """The checked form of `parameters.routing`. Raises ConfigError."""
+    policy = Policy(**typed(Policy, table, where))
+    if policy.privacy not in PRIVACY:
+        raise ConfigError(f"{where} privacy: must be one of {', '.join(PRIVACY)}")
+    return policy
+
+
 def _agent(name: str, table: Mapping[str, Any], where: str) -> AgentSettings:
     place = f"{where} [agents.{name}]"
-    check_keys(table, ["plugin", "parameters"], place)
-    parameters = _table(table, "parameters", place)
-    check_keys(parameters, ["routing"], f"{place} parameters")
+    plain = {key: value for key, value in table.items() if key != "parameters"}
+    own = [item.name for item in fields(AgentSettings) if item.name not in ("policy", "tools")]
+    check_keys(table, own, place)
+    parameters = dict(_table(table, "parameters", place))
+    if not table.get("plugin"):
+        check_keys(parameters, ["routing", "tools"], f"{place} parameters")
     routing = _table(parameters, "routing", f"{place} parameters")
-    policy = Policy(**_typed(Policy, routing, f"{place} parameters routing"))
-    if policy.privacy not in PRIVACY:
-        raise ConfigError(f"{place} routing.privacy: must be one of {', '.join(PRIVACY)}")
-    return AgentSettings(
-        plugin=_like("", table.get("plugin", ""), f"{place} plugin"), policy=policy
-    )
+    policy = parse_policy(routing, f"{place} parameters routing")
+    tools = tool_policy_of(parameters.pop("tools", {}), f"{place} parameters tools")
+    parameters.pop("routing", None)
+    values = typed(AgentSettings, plain, place)
+    return AgentSettings(**values, policy=policy, tools=tools, parameters=parameters)
 
 
 def _secret(name: str, table: Mapping[str, Any], where: str) -> SecretSettings:
     place = f"{where} [secrets.{name}]"
-    settings = SecretSettings(**_typed(SecretSettings, table, place))
+    settings = SecretSettings(**typed(SecretSettings, table, place))
     if sum(map(bool, (settings.env, settings.file, settings.command))) != 1:
         raise ConfigError(f"{place}: exactly one of env, file and command")
     return settings

@@ -19,11 +19,21 @@ from typing import Any
 from loom_sdk import Event
 from loom_sdk.errors import InvalidArguments, LoomError, PluginUnhealthy, encode
 
-from . import status
+from . import agent_ops, status, storage_ops
+from .clients import Clients
+from .explain import explain_route
 from .host import Host
 from .log_lines import log_rows
 
 LINE_LIMIT = 32 * 1024**2
+
+
+class Refused(LoomError):
+    """What a running host answered instead of data; `code` is that of the error in the host."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def socket_path(runtime_dir: Path) -> Path:
@@ -35,6 +45,7 @@ class ControlServer:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._clients = Clients(host)
         self._path = socket_path(host.settings.host.runtime_dir)
         self._server: asyncio.Server | None = None
         self._working: set[asyncio.Task[None]] = set()
@@ -111,6 +122,13 @@ class ControlServer:
             yield host.bus.stats()
         elif op == "trace":
             yield host.telemetry.last_trace("utterance") or host.telemetry.last_trace()
+        elif op == "route":
+            yield explain_route(
+                host.broker, host.settings, str(request["capability"]),
+                str(request.get("agent", "")), request.get("policy", {}),
+            )  # fmt: skip
+        elif op == "approvals":
+            yield host.approvals.serve(request)
         elif op == "call":
             yield await self._call(request)
         elif op == "publish":
@@ -122,6 +140,14 @@ class ControlServer:
             async with contextlib.aclosing(log_rows(host, request)) as rows:
                 async for row in rows:
                     yield row
+        elif str(op).startswith("agent."):
+            yield await agent_ops.answer(host.agents, request)
+        elif str(op).startswith("storage."):
+            async with contextlib.aclosing(storage_ops.answers(host, request)) as answers:
+                async for row in answers:
+                    yield row
+        elif op in ("client-tools", "client-call"):
+            yield await self._clients.answer(request)
         elif op in ("swap", "disable", "enable"):
             yield await self._change(request)
         elif op == "stop":
@@ -228,7 +254,7 @@ async def ask(runtime_dir: Path, request: dict[str, Any]) -> AsyncIterator[Any]:
         while line := await reader.readline():
             answer = json.loads(line)
             if not answer["ok"]:
-                raise LoomError(answer["message"])
+                raise Refused(answer["message"], answer["code"])
             yield answer["data"]
     finally:
         writer.close()

@@ -11,6 +11,7 @@ from loom_sdk import Call, Item, Result
 from loom_sdk.errors import (
     DeadlineExceeded,
     LoomError,
+    NoProvider,
     OutcomeUnknown,
     PluginCrashed,
     QuotaExceeded,
@@ -19,12 +20,17 @@ from loom_sdk.events import new_id
 
 from .deadline import Deadline
 from .handle import ALIVE, InFlight, OnItem, PluginHandle
+from .privacy import DEFAULT, PUBLIC
 from .registry import Offer
 from .runtimes.base import PluginInstance, serving
 from .settings import Policy
 
 DEFAULT_TIMEOUT_MS = 30_000
 REPEATABLE = ("none", "idempotent")
+
+
+class Stalled(DeadlineExceeded):
+    """The first item of a stream did not come in time, and another provider could be tried."""
 
 
 @dataclass(slots=True)
@@ -43,11 +49,25 @@ class Request:
     traceparent: str = ""
     policy: Policy | None = None
     agent: str = ""
+    level: int = PUBLIC
+    """Of privacy: at least this holds; once it is routed, what holds."""
+    reached: int = PUBLIC
+    """The strictest level that a provider came upon while it served it."""
+    private_tools: tuple[str, ...] = ()
+    """Of the policy: who may be given what is private although it has a way out."""
+    confidence: float | None = None
+    """That of the event being served; None where it has none."""
     on_item: OnItem | None = None
     items: list[Item] = field(default_factory=list)
     """Emitted by the provider that was tried last, where nobody takes them as they come."""
     delivered: int = 0
     """Items that the consumer already has."""
+    first_at: float = 0.0
+    """When the first one came, on the performance counter; 0: none has."""
+    first_item_s: float = 0.0
+    """How long the provider that is tried may take to the first one; 0: until the deadline."""
+    suspects: list[tuple[Offer, LoomError]] = field(default_factory=list)
+    """Providers that failed, maybe through the call's fault: another one's answer tells."""
     route: tuple[str, str] = ("", "")
     """The router's decision and its reason."""
     deadline: float = 0.0
@@ -59,6 +79,8 @@ class Request:
         if self.on_item is None:
             self.items.append(item)
             return
+        if not self.delivered:
+            self.first_at = time.perf_counter()
         self.delivered += 1
         await self.on_item(item)
 
@@ -89,6 +111,7 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
                 instance = handle.instance
                 if instance is None or instance.asleep or handle.state not in ALIVE:
                     instance = await _instance(handle, request, flight, limit)
+                _admit(offer, request, flight, instance)
                 request.dispatched = True
                 result = await _call(handle, instance, request, flight)
             finally:
@@ -97,6 +120,8 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
         raise _too_late(offer, request, allowed, queued) from error
     except PluginCrashed as error:
         _check_known(offer, request, error)
+        raise
+    except Stalled:
         raise
     except (QuotaExceeded, DeadlineExceeded) as error:
         _count(handle, flight, error)
@@ -131,7 +156,23 @@ def _flight(handle: PluginHandle, request: Request, deadline: float, traceparent
         traceparent=traceparent,
         on_item=request.deliver,
         agent=request.agent,
+        level=request.level,
+        parent=parent,
+        labels=handle.labels,
     )
+
+
+def _admit(offer: Offer, request: Request, flight: InFlight, instance: PluginInstance) -> None:
+    """Last look at privacy: only now it is known what holds the plugin from the network."""
+    labels, level = offer.handle.labels, request.level
+    if level > DEFAULT or offer.route[0] == "Cloud":
+        reason = labels.refusal(level, request.private_tools, request.agent, instance)
+        if reason:
+            raise NoProvider(f"{request.capability}: {reason}")
+        labels.count(level, request.capability, instance)
+    flight.level = labels.enter(level)
+    if flight.level > level and request.parent is not None:
+        request.parent.rise(flight.level)
 
 
 async def _instance(
@@ -168,6 +209,7 @@ async def _call(handle: PluginHandle, instance: Any, request: Request, flight: I
     flight.started_ns = time.time_ns()  # the plugin's own spans count from here
     handle.inflight[flight.id] = flight
     token = serving.set(flight.id)
+    timer = _watch_first_item(handle, request, flight) if request.first_item_s else None
     try:
         result: Result = await instance.invoke(call)
         return result
@@ -175,8 +217,29 @@ async def _call(handle: PluginHandle, instance: Any, request: Request, flight: I
         handle.redactor.error(error)
         raise
     finally:
+        if timer is not None:
+            timer.cancel()
         serving.reset(token)
+        request.reached = max(request.reached, flight.level)
         del handle.inflight[flight.id]
+
+
+def _watch_first_item(
+    handle: PluginHandle, request: Request, flight: InFlight
+) -> asyncio.TimerHandle:
+    """Ends the call with Stalled where its first item takes longer than `first_item_s`."""
+
+    def look() -> None:
+        if not request.delivered:
+            flight.end(
+                Stalled(
+                    f"{request.capability}: {handle.name} gave no item within "
+                    f"{request.first_item_s * 1000:.0f} ms",
+                    plugin_id=handle.spec.id,
+                )
+            )
+
+    return asyncio.get_running_loop().call_later(request.first_item_s, look)
 
 
 def _reentered(handle: PluginHandle, flight: InFlight) -> QuotaExceeded:

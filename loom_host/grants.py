@@ -23,7 +23,7 @@ from .manifest import Manifest
 
 KINDS = (
     "subscribe", "publish", "provide", "invoke", "network", "filesystem", "env", "secrets",
-    "devices", "storage",
+    "devices", "storage", "labels",
 )  # fmt: skip
 log = logging.getLogger("loom.audit")
 
@@ -63,6 +63,7 @@ def asked_for(manifest: Manifest) -> dict[str, tuple[str, ...]]:
         "secrets": wants.secrets,
         "devices": wants.devices,
         "storage": ("own",) if wants.storage else (),
+        "labels": wants.labels,
     }
     return {kind: values for kind, values in asked.items() if values}
 
@@ -179,11 +180,15 @@ class Audit:
     def check(self, grants: Grants, kind: str, value: str) -> None:
         """Raises PermissionDenied, naming the line to add, unless it is granted."""
         if grants.permits(kind, value):
-            key = (grants.plugin, kind, value)
-            if key in self.used or len(self.used) < 10_000:
-                self.used[key] = self.used.get(key, 0) + 1
+            self.count(grants.plugin, kind, value)
             return
         self.refuse(grants, kind, value)
+
+    def count(self, plugin: str, kind: str, value: str) -> None:
+        """One use more of what is allowed."""
+        key = (plugin, kind, value)
+        if key in self.used or len(self.used) < 10_000:
+            self.used[key] = self.used.get(key, 0) + 1
 
     def refuse(
         self, grants: Grants, kind: str, value: str, rule: str = "", level: int = logging.WARNING
@@ -195,15 +200,21 @@ class Audit:
         """
         plugin, value = grants.plugin, self.redact(value)
         line = line_to_allow(grants, kind, self.redact(rule) or value)
-        self._log(level, plugin, kind, value)
-        self.refusals.append(Refusal(time.time(), plugin, kind, value, line))
-        self.denied[plugin] = self.denied.get(plugin, 0) + 1
+        self.note(plugin, kind, value, line, level)
         raise PermissionDenied(
             f"{plugin} may not {_VERBS[kind]} {value!r}; to allow it add to loom.toml, in place of "
             f"the allow that is there:\n{line}",
             plugin_id=plugin,
             permission=f"{kind}:{value}",
         )
+
+    def note(
+        self, plugin: str, kind: str, value: str, line: str, level: int = logging.WARNING
+    ) -> None:
+        """Keep a refusal, log it at `level` the first time."""
+        self._log(level, plugin, kind, value)
+        self.refusals.append(Refusal(time.time(), plugin, kind, value, line))
+        self.denied[plugin] = self.denied.get(plugin, 0) + 1
 
     def note_missing(self, manifest: Manifest, grants: Grants) -> None:
         """What was asked for and is silently not had, so that `why-denied` can tell."""
@@ -230,6 +241,8 @@ _VERBS = {
     "secrets": "read the secret",
     "devices": "use the device",
     "storage": "use storage",
+    "labels": "read what is labelled",
+    "privacy": "be given what is",
 }
 
 
@@ -279,4 +292,5 @@ _REACH: Iterable[tuple[str, str]] = (
     ("invoke", "can invoke"),
     ("publish", "can publish"),
     ("storage", "can keep data in storage"),
+    ("labels", "can read what is labelled"),
 )

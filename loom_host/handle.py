@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loom_sdk import Item
-from loom_sdk.errors import LoomError, PluginUnhealthy, QuotaExceeded
+from loom_sdk.errors import LoomError, PluginUnhealthy
 
+from .circuit import Circuit
+from .desk import Desk
 from .grants import Grants
+from .labels import Labels
 from .manifest import Manifest
+from .privacy import DEFAULT
 from .runtimes.base import PluginInstance, PluginSpec
 from .settings import PluginSettings
+from .slots import Slots as Slots
+from .slots import Spent as Spent
 from .telemetry import Redactor
 
 STATES = ("discovered", "starting", "ready", "degraded", "draining", "stopped", "failed")
 ALIVE = ("ready", "degraded")
-WAITING_MAX = 1024
-"""Calls and events that may wait for one plugin."""
 NOTICE_S = 0.1
 """A crash reaches its callers before the supervisor; so long they wait for it to catch up."""
 
@@ -64,6 +67,26 @@ class InFlight:
     """Ends the call with this error, whatever the plugin does."""
     agent: str = ""
     """Whose policy holds for what is invoked below."""
+    desk: Desk | None = None
+    """What an agent reads and writes of its own while it handles the event."""
+    level: int = DEFAULT
+    """Of privacy, the strictest of what it serves: what is invoked below has at least this."""
+    confidence: float | None = None
+    """Of the event that it serves; None for a call, or where the event states none."""
+    parent: InFlight | None = None
+    """The call below which it was made."""
+    labels: Labels | None = None
+    """Of the plugin that serves it."""
+
+    def rise(self, level: int) -> None:
+        """It came upon something stricter: so did all that wait for what comes of it."""
+        flight: InFlight | None = self
+        while flight is not None:
+            if flight.level < level:
+                flight.level = level
+                if flight.labels is not None:
+                    flight.labels.enter(level)
+            flight = flight.parent
 
 
 @dataclass(slots=True)
@@ -82,96 +105,11 @@ class Counters:
     """Log lines and lines of output for which its quotas had no room."""
     peak_memory: int = 0
     inside_us: int = 0
-    latency_ms: float | None = None
-    """Moving average, weight 0.2 on the newest."""
 
     def hit(self, quota: str) -> None:
         """It went over a quota."""
         self.quota_hits += 1
         self.hits[quota] = self.hits.get(quota, 0) + 1
-
-
-class Slots:
-    """Concurrency and rate: how many at once, how many a second."""
-
-    def __init__(self, plugin_id: str, limit: int, rate: float) -> None:
-        self.plugin_id, self.limit, self.rate = plugin_id, limit, rate
-        self.active = 0
-        self._waiting: deque[asyncio.Future[bool]] = deque()
-        self._closed: Callable[[], Exception] | None = None
-        self._tokens, self._refilled = max(rate, 1.0), time.monotonic()
-
-    @property
-    def full(self) -> bool:
-        return self.active >= self.limit
-
-    def spend(self) -> None:
-        """Take one call from the rate. Raises QuotaExceeded."""
-        if not self.rate:
-            return
-        now = time.monotonic()
-        grown = self._tokens + (now - self._refilled) * self.rate
-        self._tokens, self._refilled = min(grown, max(self.rate, 1.0)), now
-        if self._tokens < 1:
-            raise QuotaExceeded(
-                plugin_id=self.plugin_id, quota="rate", limit=self.rate, used=self.rate + 1
-            )
-        self._tokens -= 1
-
-    def taken(self) -> bool:
-        """Take a free place, where there is one."""
-        if self.active < self.limit:
-            self.active += 1
-            return True
-        return False
-
-    async def acquire(self) -> None:
-        """Wait for a free place, first come first served.
-
-        Raises QuotaExceeded, or as it was closed.
-        """
-        if self.taken():
-            return
-        if self._closed is not None:
-            raise self._closed()
-        if len(self._waiting) >= WAITING_MAX:
-            raise QuotaExceeded(
-                f"{self.plugin_id} is busy and {WAITING_MAX} calls wait for it already",
-                plugin_id=self.plugin_id,
-                quota="concurrency",
-                limit=self.limit,
-                used=self.active + WAITING_MAX,
-            )
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            given = await future
-        except asyncio.CancelledError:
-            if not future.cancelled():
-                if future.result():
-                    self.release()
-            elif future in self._waiting:
-                self._waiting.remove(future)
-            raise
-        if not given:
-            assert self._closed is not None
-            raise self._closed()
-
-    def release(self) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(True)  # the place passes on, `active` stays
-                return
-        self.active -= 1
-
-    def close(self, why: Callable[[], Exception]) -> None:
-        """Nobody waits any more: who does gets the error. Places in use are given back as ever."""
-        self._closed = why
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(False)
 
 
 @dataclass(slots=True, eq=False)
@@ -193,22 +131,24 @@ class PluginHandle:
     """Takes secrets out of what the plugin says of itself: errors, log lines, reasons."""
     heir: PluginHandle | None = None
     """Who took its place: what waits for it goes there."""
+    circuit: Circuit = field(default_factory=Circuit)
+    """Whether calls that others can serve are kept away from it."""
     note: str = ""
     """How far a swap is, or why the last one was rolled back."""
     name: str = field(init=False)
+    labels: Labels = field(init=False)
+    """What it may read and has seen."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.name = self.spec.name
+        cloud = self.manifest.placement == "cloud"
+        self.labels = Labels(self.spec, self.grants, self.settings, cloud=cloud)
 
     @property
     def placement(self) -> str:
-        """`cloud` where data may leave the machine: a network grant, an address, or unlisted native
-        code."""
-        if self.spec.remote is not None or self.grants.allowed.get("network"):
-            return "cloud"
-        trusted = self.spec.first_party or self.settings.trusted
-        return "local" if self.spec.tier != "native" or trusted else "cloud"
+        """`cloud` where data may leave the machine through it, else `local`."""
+        return self.labels.placement(self.instance)
 
     @property
     def serves(self) -> bool:
@@ -264,10 +204,6 @@ class PluginHandle:
         """State, reason and last log lines, for people."""
         lines = "".join(f"\n  | {line}" for line in list(self.log_lines)[-5:])
         return f"{self.name} is {self.state}{': ' + self.reason if self.reason else ''}{lines}"
-
-    def observe(self, elapsed_ms: float) -> None:
-        old = self.counters.latency_ms
-        self.counters.latency_ms = elapsed_ms if old is None else old * 0.8 + elapsed_ms * 0.2
 
 
 def health_of(plugins: Mapping[str, PluginHandle]) -> tuple[bool, dict[str, Any]]:

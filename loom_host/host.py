@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from loom_sdk import Event, Item, Result
 
 from . import lineup
-from .broker import Broker
+from .agents import AgentParts, Agents, PumpParts
+from .broker import broker_of
 from .builtin import host_handle
 from .bus import MemoryBus
 from .collector import collector_still
 from .config import load_settings
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
+from .event_keeper import EventKeeper
 from .grants import Audit
 from .handle import PluginHandle, health_of
 from .host_api import HostApi, HostParts
@@ -65,24 +67,28 @@ class Host:
         )
         self.telemetry.watch_bus(self.bus.stats)
         self.telemetry.watch_mailboxes(self._mailboxes)
-        self.broker = self._make_broker()
+        self.broker = broker_of(self.settings, self.telemetry, self.bus)
+        self.approvals = self.broker.approvals
         self.plugins: dict[str, PluginHandle] = {}
         self._pumps: list[Pump] = []
         self._tiers = Tiers(self.settings, runtimes)
-        self._store = store or store_at(self.settings.path and self.settings.host.data_dir)
+        kept_at = self.settings.path and self.settings.host.data_dir
+        self.store = store or store_at(kept_at, fsync=self.settings.storage.fsync)
         self._egress: Egress | None = None
+        self.event_log = EventKeeper(self.bus, self.store, self.settings.event_log)
         self._parts = HostParts(
-            self.bus,
-            self.broker,
-            self.audit,
-            self._store,
-            self._reach_out,
-            Secrets(self.settings.secrets, self.telemetry.redact),
-            self.telemetry.tracer,
-        )
+            self.bus, self.broker, self.audit, self.store, self._reach_out,
+            Secrets(self.settings.secrets, self.telemetry.redact), self.telemetry.tracer,
+        )  # fmt: skip
         grace_s = self.settings.host.stop_grace_ms / 1000
         self._supervisor = Supervisor(self._tiers.runtime, self._services, self._changed, grace_s)
         self._changes: Changes | None = None
+        carry = PumpParts(
+            self.bus, self.telemetry.tracer, self.store,
+            self.telemetry.on_handled, self.telemetry.on_waited,
+        )  # fmt: skip
+        parts = AgentParts(carry, self.broker, self.plugins, self._pumps, kept_at, grace_s)
+        self.agents = Agents(parts, self.settings.agents)
 
     @classmethod
     def from_config(
@@ -90,16 +96,6 @@ class Host:
     ) -> Host:
         """Raises ConfigError where the file is wrong."""
         return cls(load_settings(path, overrides))
-
-    def _make_broker(self) -> Broker:
-        return Broker(
-            self.telemetry.tracer,
-            self.telemetry.on_action,
-            self.settings.providers,
-            {name: agent.policy for name, agent in self.settings.agents.items()},
-            on_route=self.telemetry.on_route,
-            on_no_route=self.telemetry.on_no_route,
-        )
 
     async def __aenter__(self) -> Host:
         try:
@@ -115,14 +111,17 @@ class Host:
     async def start(self) -> None:
         """Start every chosen plugin; returns when the eager ones are ready or have failed."""
         began = time.monotonic()
+        self.event_log.start()
         with collector_still():
             await self.telemetry.start(lambda: health_of(self.plugins))
-            self.broker.register(host_handle(self.broker, self.plugins, Path()))
+            own = host_handle(self.broker, self.plugins, self.event_log, Path())
+            self.broker.register(own)
+            self.agents.recall()
             chosen = self._line_up()
             for handle in chosen:
                 self.broker.register(handle)
                 self.audit.note_missing(handle.manifest, handle.grants)
-                self._open_pump(handle)
+                self.agents.open(handle)
             await self._supervisor.start(chosen)
         self._require_enforced()
         self.started_at = time.time()
@@ -137,12 +136,6 @@ class Host:
             if handle.state == "stopped":
                 self.broker.withdraw(handle)
         return [handle for handle in self.plugins.values() if handle.state != "stopped"]
-
-    def _open_pump(self, handle: PluginHandle) -> None:
-        agent = next((n for n, a in self.settings.agents.items() if a.plugin == handle.name), "")
-        pump = Pump(self.bus, self.telemetry.tracer, handle, agent, self.telemetry.on_handled)
-        pump.start()
-        self._pumps.append(pump)
 
     def _require_enforced(self) -> None:
         if self.settings.host.require_enforced:
@@ -159,6 +152,8 @@ class Host:
             pump.stop_taking()
         if self._changes is not None:
             await self._changes.aclose()
+        await self.agents.aclose()
+        await self.broker.aclose()
         await self._supervisor.aclose()
         for pump in self._pumps:
             await pump.aclose()
@@ -167,7 +162,8 @@ class Host:
         await self.bus.aclose()
         if self._egress is not None:
             await self._egress.aclose()
-        self._store.close()
+        await self.event_log.aclose()
+        self.store.close()
         await self.telemetry.aclose()
 
     # -- use
@@ -262,7 +258,7 @@ class Host:
 
             parts = Changeable(
                 self.plugins, self._pumps, self.broker, self._supervisor, self._remake,
-                self._open_pump, self.settings.host,
+                self.agents.open, self.settings.host,
             )  # fmt: skip
             self._changes = Changes(parts)
         return self._changes

@@ -14,17 +14,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loom_sdk import Call, Event, Item, Result
+from loom_sdk.agent import ACTIONS, STATE
 from loom_sdk.errors import CapabilityError, DeadlineExceeded
 from loom_sdk.events import PRIORITY_MAX
 from loom_sdk.port import HttpResponse, SpanRecord
 
+from .actions import parse_actions
 from .broker import Broker
 from .bus import MemoryBus
+from .desk import Desk
+from .discretion import Discretion
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .grants import Audit
 from .handle import InFlight, PluginHandle
 from .log_gaps import LogGaps
 from .meters import Meters
+from .privacy import DEFAULT, NAMES, label_for
 from .runtimes.base import PluginSpec
 from .secret_store import Secrets
 from .storage import PluginStore, Store
@@ -58,10 +63,10 @@ class HostParts:
     counted: dict[str, PluginStore] = field(default_factory=dict)
     """Storage by plugin id: what is used is counted once, for all instances of a plugin."""
 
-    def storage_of(self, spec: PluginSpec) -> PluginStore:
+    def storage_of(self, spec: PluginSpec, version: int = 1) -> PluginStore:
         limit, kept = spec.quotas.storage_bytes, self.counted.get(spec.id)
-        if kept is None or kept.limit != limit:
-            kept = self.counted[spec.id] = PluginStore(self.store, spec.id, limit)
+        if kept is None or (kept.limit, kept.version) != (limit, version):
+            kept = self.counted[spec.id] = PluginStore(self.store, spec.id, limit, version)
         return kept
 
 
@@ -71,10 +76,12 @@ class HostApi:
     def __init__(self, parts: HostParts, handle: PluginHandle) -> None:
         self._parts = parts
         self._handle = handle
-        self._kv = parts.storage_of(handle.spec)
+        self._kv = parts.storage_of(handle.spec, handle.manifest.storage_version)
         self._log = logging.getLogger(f"loom.plugin.{handle.name}")
         self._meters = Meters(handle)
         self._gaps = LogGaps(handle, self._log)
+        self._discretion = Discretion(handle, parts.broker)
+        handle.labels.open(parts.store, parts.audit)
 
     def _check(self, kind: str, value: str, call_id: str = "") -> None:
         self._meters.request(call_id)
@@ -87,7 +94,7 @@ class HostApi:
         stamped = Event(
             event.type,
             event.payload,
-            event.metadata,
+            self._discretion.metadata_of(event.metadata, event.topic, call_id),
             source=self._handle.name,
             confidence=min(event.confidence, 1.0) if event.confidence >= 0 else 0.0,  # or NaN
             tags=event.tags,
@@ -124,6 +131,7 @@ class HostApi:
             caller=self._handle.name,
             parent=parent,
             traceparent=parent.traceparent if parent else "",
+            level=self._discretion.level(call.parent_call_id),
         )
 
     async def invoke(self, call: Call) -> Result:
@@ -152,28 +160,69 @@ class HostApi:
             raise self._meters.refusal("output_bytes", limit, flight.emitted_bytes, call_id)
         await flight.on_item(item)
 
+    @property
+    def _keys(self) -> PluginStore:
+        """Its own keys; while it handles an agent's event, as that event sees them."""
+        flight = self._meters.serving()
+        return self._kv if flight is None or flight.desk is None else flight.desk.keys_of(self._kv)
+
+    def _desk(self, key: str) -> Desk | None:
+        """Of the agent's event that a reserved key names."""
+        flight = self._meters.flight(key.rpartition("/")[2])
+        return flight.desk if flight else None
+
     async def kv_get(self, key: str) -> bytes | None:
+        if key.startswith(STATE):
+            self._meters.request()
+            desk = self._desk(key)
+            if desk is not None and desk.label:
+                self._discretion.rise(desk.label, key.rpartition("/")[2])
+            return desk.read() if desk else None
         self._check("storage", "own")
-        return self._kv.get(key)
+        return self._discretion.read(self._keys, key)
 
     async def kv_put(self, key: str, value: bytes) -> None:
+        if key.startswith((STATE, ACTIONS)):
+            self._keep(key, value)
+            return
         self._check("storage", "own")
-        if not self._kv.put(key, value):
-            used = self._kv.used() + len(key.encode()) + len(value)
-            raise self._meters.refusal("storage_bytes", self._kv.limit, used, "")
+        keys = self._keys
+        if not keys.put(key, value, label_for(self._discretion.level())):
+            used = keys.used() + len(key.encode()) + len(value)
+            raise self._meters.refusal("storage_bytes", keys.limit, used, "")
+        await self._parts.store.settle()
+
+    def _keep(self, key: str, value: bytes) -> None:
+        """The state or the actions of an agent, until its event is handled."""
+        desk, served = self._desk(key), key.rpartition("/")[2]
+        if desk is None:
+            raise CapabilityError(f"{self._handle.name} keeps state outside of an agent's event")
+        if key.startswith(ACTIONS):
+            self._meters.request()
+            desk.actions = parse_actions(value)
+            for action in desk.actions:
+                self._parts.audit.check(self._handle.grants, "invoke", action.name)
+            self._discretion.rise(self._discretion.level(served), served)
+            return
+        self._check("storage", "own")
+        if len(value) > self._kv.limit:
+            raise self._meters.refusal("storage_bytes", self._kv.limit, len(value), "")
+        desk.write(value, label_for(self._discretion.level(served)))
 
     async def kv_delete(self, key: str) -> None:
         self._check("storage", "own")
-        self._kv.delete(key)
+        self._keys.delete(key)
+        await self._parts.store.settle()
 
     async def kv_list(self, prefix: str) -> list[str]:
         self._check("storage", "own")
-        return self._kv.keys(prefix)
+        return self._discretion.listed(self._keys, prefix)
 
     async def http_request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
     ) -> HttpResponse:
         self._meters.request()
+        self._discretion.check_send(url)
         grants = self._handle.grants
         return await self._parts.egress().request(grants, method, url, headers, body, timeout_ms)
 
@@ -211,6 +260,8 @@ class HostApi:
         start = min(max(flight.started_ns + span.start_offset_us * 1000, flight.started_ns), now)
         took = min(span.duration_us * 1000, now - start)
         attributes = {**span.attributes, "plugin": self._handle.name}
+        if (level := max(flight.level, self._discretion.level(call_id))) > DEFAULT:
+            attributes["privacy"] = NAMES[level]
         self._parts.tracer.record(
             span.name, flight.traceparent, start, took, attributes, span.error
         )

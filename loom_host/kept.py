@@ -13,6 +13,7 @@ from loom_sdk import Result
 from loom_sdk.errors import DeadlineExceeded, InvalidArguments
 
 from .dispatch import Request
+from .privacy import DEFAULT, PUBLIC
 
 KEPT_RESULTS = 1024
 
@@ -24,8 +25,13 @@ class _Kept:
     asked: tuple[str, Mapping[str, Any], bytes]
     """Capability, arguments and payload."""
     task: asyncio.Task[Result]
+    level: int = PUBLIC
+    """Of privacy, of what came of it."""
     waiting: int = 0
     """Callers that still want it."""
+
+    def note(self, request: Request) -> None:
+        self.level = max(request.level, request.reached)
 
 
 class KeptResults:
@@ -51,6 +57,7 @@ class KeptResults:
         if kept is None:
             task = asyncio.create_task(serve(request))
             kept = self._kept[key] = _Kept(deepcopy(asked), task)
+            task.add_done_callback(lambda _, kept=kept: kept.note(request))  # type: ignore[misc]
             patience = None  # it has its own deadline
         elif kept.asked != asked:
             raise InvalidArguments(
@@ -67,7 +74,10 @@ class KeptResults:
         if not kept.task.done():
             late = f"{request.capability} did not end within {request.timeout_ms} ms"
             raise DeadlineExceeded(f"{late}: the call joined by id {request.id!r} goes on")
-        return deepcopy(kept.task.result())  # each caller may change what it gets
+        result = kept.task.result()
+        if request.parent is not None and kept.level > DEFAULT:
+            request.parent.rise(kept.level)
+        return deepcopy(result)  # each caller may change what it gets
 
     async def _let_go(self, key: tuple[str, str], kept: _Kept) -> None:
         """Stop a call that nobody waits for, and forget one that failed."""

@@ -73,7 +73,7 @@ def only(settings: Settings, words: Collection[str]) -> Settings:
     manifests = manifests_of(settings)
     plugins = {}
     for name, own in settings.plugins.items():
-        here = FIRST_PARTY in words and not own.address  # there it may be any code
+        here = FIRST_PARTY in words and not own.address and not own.mcp  # those may be any code
         shipped = here and is_first_party(known(name, manifests))
         wanted = shipped or name in words or not own.enabled
         plugins[name] = own if wanted else replace(own, enabled=False, reason=SAFE_MODE)

@@ -15,6 +15,7 @@ from loom_sdk.topics import check_pattern
 
 from . import manifest_values as take
 from .folders import check_ask
+from .privacy import check_labels
 from .quotas import Quotas, parse_quotas
 from .sockets import check_ask as check_socket
 from .sockets import is_socket
@@ -23,18 +24,19 @@ from .tables import check_keys, read_toml
 TIERS = ("native", "wasm", "grpc")
 TYPES = ("feature_extractor", "model_backend", "tool", "actuator", "event_source", "agent")
 EFFECTS = ("none", "idempotent", "once")
-PERMISSIONS = ("network", "filesystem", "env", "secrets", "invoke", "devices", "storage")
+PERMISSIONS = ("network", "filesystem", "env", "secrets", "invoke", "devices", "storage", "labels")
 
-_TABLES: dict[str, tuple[str, ...]] = {
-    "": ("plugin", "config", "capability", "events", "permissions", "quotas"),
+TABLES: dict[str, tuple[str, ...]] = {
+    "": ("plugin", "config", "capability", "events", "permissions", "quotas", "storage"),
     "plugin": (
         "id", "version", "api", "type", "tier", "tiers", "entry", "description", "instances",
-        "sandbox",
+        "sandbox", "placement", "license",
     ),
     "capability": (
         "name", "version", "description", "tool", "effects", "input", "output", "examples",
         "resumable",
     ),
+    "storage": ("version",),
     "events": ("subscribes", "publishes"),
     "events.subscribes": ("topic", "qos", "types", "concurrency"),
     "permissions": (*PERMISSIONS, "provide", "subscribe", "publish"),
@@ -54,6 +56,7 @@ class Permissions:
     invoke: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     storage: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Manifest:
     entry: str | tuple[str, ...]
     folder: Path
     description: str = ""
+    license: str = ""
+    """An SPDX name, such as `MIT`; a package needs one."""
     instances: str = "single"
     config_schema: Mapping[str, Any] = field(default_factory=dict)
     """JSON Schema `properties` of the plugin's own settings."""
@@ -76,8 +81,14 @@ class Manifest:
     publishes: tuple[str, ...] = ()
     permissions: Permissions = field(default_factory=Permissions)
     quotas: Quotas = field(default_factory=Quotas)
+    storage_version: int = 1
+    """Of the data that it keeps in the host's storage."""
     sandbox: str = ""
     """`strict` where it wants no less, although it is first-party."""
+    placement: str = ""
+    """`cloud` where it says that data leaves the machine; that none does is not believed."""
+    dynamic: bool = False
+    """Whether it tells at Init what it offers: no file says so, the host does of MCP servers."""
 
     @property
     def name(self) -> str:
@@ -85,9 +96,10 @@ class Manifest:
 
     @property
     def offers_by_types(self) -> bool:
-        """Whether it lists nothing: the types of its component tell, once it is loaded."""
+        """Whether it lists nothing: the types of its component, or its Init, tell."""
         listed = self.capabilities or self.subscribes
-        return isinstance(self.entry, str) and self.entry.endswith(".wasm") and not listed
+        wasm = isinstance(self.entry, str) and self.entry.endswith(".wasm")
+        return self.dynamic or (wasm and not listed)
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -105,11 +117,11 @@ def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
     where = str(path)
     head = take.table(data, "plugin", where)
     _check_api(head, where)
-    check_keys(data, _TABLES[""], where, ManifestError)
-    check_keys(head, _TABLES["plugin"], f"{where} [plugin]", ManifestError)
+    check_keys(data, TABLES[""], where, ManifestError)
+    check_keys(head, TABLES["plugin"], f"{where} [plugin]", ManifestError)
     tier = take.choice(head, "tier", TIERS, where)
     events = take.optional(data, "events", where)
-    check_keys(events, _TABLES["events"], f"{where} [events]", ManifestError)
+    check_keys(events, TABLES["events"], f"{where} [events]", ManifestError)
     try:
         quotas = parse_quotas(take.optional(data, "quotas", where))
     except ValueError as error:
@@ -128,15 +140,23 @@ def parse_manifest(data: Mapping[str, Any], path: Path) -> Manifest:
         entry=_entry(head, where),
         folder=path.parent,
         description=take.word(head, "description", where),
+        license=take.word(head, "license", where),
         instances=take.choice(head, "instances", ("single", "pool"), where, "single"),
         sandbox=take.choice(head, "sandbox", ("", "strict"), where),
+        placement=take.choice(head, "placement", ("", "local", "cloud"), where),
         config_schema=_config_schema(take.optional(data, "config", where), where),
         capabilities=capabilities,
         subscribes=subscribes,
         publishes=_publishes(events, wants, where),
         permissions=_permissions(wants, where),
         quotas=quotas,
+        storage_version=_storage_version(take.optional(data, "storage", where), where),
     )
+
+
+def _storage_version(table: Mapping[str, Any], where: str) -> int:
+    check_keys(table, TABLES["storage"], f"{where} [storage]", ManifestError)
+    return take.whole(table, "version", f"{where} [storage]")
 
 
 def _check_api(head: Mapping[str, Any], where: str) -> None:
@@ -198,9 +218,9 @@ def _capabilities(data: Mapping[str, Any], where: str) -> tuple[CapabilitySpec, 
 
 
 def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
-    check_keys(table, _TABLES["capability"], f"{where} [[capability]]", ManifestError)
+    check_keys(table, TABLES["capability"], f"{where} [[capability]]", ManifestError)
     name = take.text(table, "name", f"{where} [[capability]]")
-    if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+", name):
+    if not take.CAPABILITY.fullmatch(name):
         raise ManifestError(f"{where}: capability {name!r} must look like 'weather.get'")
     place = f"{where} {name}"
     effects: Any = take.choice(table, "effects", EFFECTS, place, "once")
@@ -219,13 +239,11 @@ def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
 
 def _subscription(table: Mapping[str, Any], where: str) -> SubscriptionSpec:
     place = f"{where} [[events.subscribes]]"
-    check_keys(table, _TABLES["events.subscribes"], place, ManifestError)
+    check_keys(table, TABLES["events.subscribes"], place, ManifestError)
     topic = take.text(table, "topic", place)
     _patterns((topic,), place)
     qos = take.choice(table, "qos", ("realtime", "batched", "background"), place, "batched")
-    concurrency = table.get("concurrency", 1)
-    if type(concurrency) is not int or concurrency < 1:
-        raise ManifestError(f"{place}: concurrency must be a whole number of at least 1")
+    concurrency = take.whole(table, "concurrency", place)
     return SubscriptionSpec(topic, QoS[qos.upper()], take.texts(table, "types", place), concurrency)
 
 
@@ -266,7 +284,7 @@ def _check_rule(text: str) -> None:
 
 def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
     place = f"{where} [permissions]"
-    check_keys(table, _TABLES["permissions"], place, ManifestError)
+    check_keys(table, TABLES["permissions"], place, ManifestError)
     values: dict[str, Any] = {}
     for key in (key for key in PERMISSIONS if key in table):
         values[key] = (take.flag if key == "storage" else take.texts)(table, key, place)
@@ -275,6 +293,7 @@ def _permissions(table: Mapping[str, Any], where: str) -> Permissions:
             check_socket(text) if is_socket(text) else _check_rule(text)
         for text in values.get("filesystem", ()):
             check_ask(text)
+        check_labels(values.get("labels", ()))
     except ValueError as error:
         raise ManifestError(f"{place}: {error}") from error
     return Permissions(**values)

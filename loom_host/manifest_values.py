@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from loom_sdk.errors import ManifestError
+
+CAPABILITY = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
+"""The name of one."""
 
 
 def table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -45,6 +49,14 @@ def flag(data: Mapping[str, Any], key: str, where: str) -> bool:
     value = data.get(key, False)
     if not isinstance(value, bool):
         raise ManifestError(f"{where}: {key} must be true or false, not {value!r}")
+    return value
+
+
+def whole(data: Mapping[str, Any], key: str, where: str, default: int = 1) -> int:
+    """From 1 on."""
+    value = data.get(key, default)
+    if type(value) is not int or value < 1:
+        raise ManifestError(f"{where}: {key} must be a whole number of at least 1")
     return value
 
 

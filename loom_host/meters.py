@@ -35,6 +35,10 @@ class Meters:
         """The call or event that is being served by this id; None for a strange one."""
         return self._handle.inflight.get(call_id) if call_id else None
 
+    def serving(self) -> InFlight | None:
+        """What a request that names no call is made for; None where that cannot be told."""
+        return self._charged("")
+
     def _charged(self, call_id: str) -> InFlight | None:
         """Who pays for a request: the call that is named, that it runs in, or the only one."""
         inflight, asker = self._handle.inflight, call_id or serving.get()

@@ -51,7 +51,7 @@ class ModelEntry:
 
     name: str
     kind: str
-    """stt, tts, wake or llm."""
+    """stt, tts, wake, llm or embedding."""
     description: str
     licence: str
     files: tuple[ModelFile, ...]

@@ -8,23 +8,16 @@ import logging
 import time
 from collections.abc import Callable
 
-from loom_sdk import Event, QoS
-from loom_sdk.errors import (
-    BusError,
-    DeadlineExceeded,
-    LoomError,
-    PluginCrashed,
-    PluginUnhealthy,
-    encode,
-)
+from loom_sdk import QoS
+from loom_sdk.errors import BusError, encode
 from loom_sdk.plugin import SubscriptionSpec
 from loom_sdk.topics import covers
 
 from .bus import Delivery, MemoryBus, Subscription
-from .deadline import Deadline
-from .handle import InFlight, PluginHandle, Replaced
-from .runtimes.base import PluginInstance, serving
-from .telemetry import Tracer, current
+from .handle import PluginHandle
+from .handling import Handling, has_ended, placed
+from .runtimes.base import PluginInstance
+from .telemetry import Tracer
 
 log = logging.getLogger("loom.pump")
 
@@ -42,8 +35,8 @@ class Pump:
         agent: str,
         on_handled: Callable[[float, str], None],
     ) -> None:
-        self._bus, self._tracer, self.handle, self._agent = bus, tracer, handle, agent
-        self._on_handled = on_handled
+        self._bus, self.handle, self._agent = bus, handle, agent
+        self._handling = Handling(tracer, on_handled)
         self._specs: dict[Subscription, SubscriptionSpec] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._busy: set[asyncio.Task[None]] = set()
@@ -78,18 +71,25 @@ class Pump:
         allowed = grants.allowed.get("subscribe", ())
         return [p for p in allowed if p not in others and covers(spec.topic, p)]
 
+    def _named(self, pattern: str) -> str:
+        return f"{self.handle.name}:{pattern}"
+
     def _open(self, spec: SubscriptionSpec, pattern: str) -> None:
         subscription = self._bus.subscribe(
             pattern,
             qos=spec.qos,
             types=spec.types,
-            name=f"{self.handle.name}:{pattern}",
+            name=self._named(pattern),
             manual_ack=True,
         )
+        subscription.reads = self._reads
         self.subscriptions.append(subscription)
         self._specs[subscription] = spec
         for _ in range(spec.concurrency):
             self._tasks.append(asyncio.create_task(self._run(spec, subscription)))
+
+    def _reads(self, level: int) -> bool:
+        return self.handle.labels.may_read(level, self.handle.instance)
 
     def follow(self, heir: PluginHandle) -> None:
         """From the next event on deliver to `heir`; what is in hand ends where it is.
@@ -98,12 +98,13 @@ class Pump:
         closed, its queue becomes dead letters; what only the new one hears is opened.
         """
         old, self.handle = self.handle, heir
+        heir.labels.agents.update(old.labels.agents)
         missing = self._wanted()
         for subscription in list(self.subscriptions):
             wish = (self._specs[subscription], subscription.pattern)
             if wish in missing:
                 missing.remove(wish)
-                subscription.name = f"{heir.name}:{subscription.pattern}"
+                subscription.name = self._named(subscription.pattern)
                 continue
             why = f"{heir.name}, which took the place of {old.name}, does not hear it"
             subscription.reject_all(why)
@@ -153,13 +154,13 @@ class Pump:
         try:
             handle, instance = await self._placed()
             try:
-                await self._handle_event(handle, instance, delivery.event)
+                await self._deliver(handle, instance, delivery, subscription)
             finally:
                 handle.slots.release()
         except Exception as error:
             handle = handle or self.handle
             message = encode(error).message
-            if _has_ended(handle, error):
+            if has_ended(handle, error):
                 await self._again(handle, spec, delivery, subscription, message)
             else:
                 self._give_up(handle, delivery, subscription, message)
@@ -167,17 +168,20 @@ class Pump:
             subscription.ack(delivery)
 
     async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
-        """A place at the plugin, and it is awake. Raises PluginUnhealthy or QuotaExceeded.
+        """As `placed`, for its plugin or whatever took its place."""
+        return await placed(lambda: self.handle)
 
-        Where a swap comes in between, at the plugin that took its place.
-        """
-        while True:
-            handle = self.handle
-            try:
-                return handle, await _place(handle)
-            except Replaced:
-                if self.handle is handle:
-                    raise
+    async def _deliver(
+        self,
+        handle: PluginHandle,
+        instance: PluginInstance,
+        delivery: Delivery,
+        subscription: Subscription,
+    ) -> None:
+        """Returns when it is handled. Raises LoomError."""
+        await self._handling.handle(
+            handle, instance, delivery.event, label=self.label, agent=self._agent
+        )
 
     def _give_up(
         self, handle: PluginHandle, delivery: Delivery, subscription: Subscription, message: str
@@ -204,63 +208,6 @@ class Pump:
         else:
             subscription.nack(delivery)
 
-    async def _handle_event(
-        self, handle: PluginHandle, instance: PluginInstance, event: Event
-    ) -> None:
-        # Untraced events, such as frames of audio, do not begin a trace.
-        name = f"handle {event.topic}"
-        span = self._tracer.start(name, event.traceparent) if event.traceparent else None
-        traceparent = span.traceparent if span else ""
-        flight = handle.inflight[event.id] = self._flight(handle, event, traceparent)
-        handle.counters.events += 1
-        began, token = time.perf_counter(), current.set(traceparent)
-        served = serving.set(event.id)
-        failure: BaseException | None = None
-        try:
-            handle.counters.inside_us += await self._in_time(handle, instance, event, flight)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            current.reset(token)
-            serving.reset(served)
-            handle.inflight.pop(event.id, None)
-            self._on_handled(time.perf_counter() - began, self.label)
-            if span is not None and span.sampled:
-                span.attributes["plugin"] = handle.name
-                span.attributes["tier"] = handle.spec.tier
-                span.end(failure)
-
-    def _flight(self, handle: PluginHandle, event: Event, traceparent: str) -> InFlight:
-        return InFlight(
-            id=event.id,
-            plugin=handle.name,
-            caller=event.source,
-            chain=(handle.name,),
-            deadline=time.monotonic() + handle.spec.quotas.deadline_ms / 1000,
-            traceparent=traceparent,
-            started_ns=time.time_ns(),
-            agent=self._agent,
-        )
-
-    async def _in_time(
-        self, handle: PluginHandle, instance: PluginInstance, event: Event, flight: InFlight
-    ) -> int:
-        """Deliver; microseconds inside the plugin. Raises DeadlineExceeded or QuotaExceeded."""
-        limit_ms = handle.spec.quotas.deadline_ms
-        try:
-            with Deadline(limit_ms / 1000) as limit:
-                flight.end = limit.end
-                return await instance.handle_event(event)
-        except LoomError as error:
-            handle.redactor.error(error)
-            raise
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"{handle.name} did not handle {event.topic} within {limit_ms:.0f} ms",
-                plugin_id=handle.spec.id,
-            ) from error
-
     def stop_taking(self) -> None:
         """Hand no further event to the plugin; what it has in hand goes on until `aclose`."""
         self._stopping = True
@@ -276,21 +223,3 @@ class Pump:
                 await task
         for subscription in self.subscriptions:
             await subscription.aclose()
-
-
-def _has_ended(handle: PluginHandle, error: Exception) -> bool:
-    """Whether this plugin, and not one that it called, is gone."""
-    own = getattr(error, "plugin_id", "") == handle.spec.id
-    return own and isinstance(error, PluginCrashed | PluginUnhealthy)
-
-
-async def _place(handle: PluginHandle) -> PluginInstance:
-    await handle.ready()
-    await handle.slots.acquire()
-    try:
-        while (instance := await handle.ready()).asleep:  # it may be another one after a wait
-            await handle.rouse(instance)
-        return instance
-    except BaseException:
-        handle.slots.release()
-        raise

@@ -11,6 +11,8 @@ from loom_sdk.plugin import CapabilitySpec
 
 from .handle import PluginHandle
 from .hints import did_you_mean
+from .observations import HALF_LIFE_S, Observed
+from .schema_check import compiled
 from .settings import Policy
 
 
@@ -21,7 +23,9 @@ class Offer:
     handle: PluginHandle
     spec: CapabilitySpec
     route: tuple[str, str]
-    """The router's decision and reason where there is no other: placement does not change."""
+    """The router's decision and reason where there is no other."""
+    seen: Observed
+    """What its calls took, and how many failed."""
     _validator: Any = None
 
     def always(self, policy: Policy) -> bool:
@@ -42,10 +46,14 @@ class Registry:
 
     Args:
         providers: the operator's order, by capability.
+        half_life_s: of what is measured.
     """
 
-    def __init__(self, providers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, providers: Mapping[str, Sequence[str]], half_life_s: float = HALF_LIFE_S
+    ) -> None:
         self._providers = dict(providers)
+        self._half_life_s = half_life_s
         self._absent: dict[str, dict[str, PluginHandle]] = {}
         """By capability: who would provide it but is switched off or replaced."""
         self._offers: dict[str, dict[str, Offer]] = {}
@@ -68,8 +76,11 @@ class Registry:
             old = offers.get(handle.name)
             self._absent.get(spec.name, {}).pop(handle.name, None)
             if old is None or old.handle is not handle or old.spec != spec:
-                offers[handle.name] = Offer(handle, spec, _ONLY[handle.placement])
+                seen = Observed(self._half_life_s)
+                offers[handle.name] = Offer(handle, spec, _ONLY[handle.placement], seen)
                 self._routes.clear()
+            else:
+                old.route = _ONLY[handle.placement]
 
     def withdraw(self, handle: PluginHandle) -> None:
         """It provides nothing any more; its state and reason are told to who asks for it."""
@@ -179,11 +190,9 @@ def compile_schema(spec: CapabilitySpec) -> Any:
     """A validator for the input schema. Raises InvalidArguments where the schema is wrong."""
     if not spec.input_schema:
         return None
-    import jsonschema_rs
-
     try:
-        return jsonschema_rs.validator_for(dict(spec.input_schema))
-    except (ValueError, jsonschema_rs.ValidationError) as error:
+        return compiled(spec.input_schema)
+    except ValueError as error:
         raise InvalidArguments(f"{spec.name}: the input schema is wrong: {error}") from error
 
 

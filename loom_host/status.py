@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -43,6 +44,8 @@ def plugin_row(host: Host, handle: PluginHandle) -> dict[str, Any]:
         "memory": usage.memory_bytes if usage else 0,
         "peak_memory": counters.peak_memory,
         "placement": handle.placement,
+        "circuit": handle.circuit.state,
+        "circuit_reason": handle.circuit.explain(time.monotonic()),
         "unenforced": {k: v for k, v in enforcement.items() if v != "enforced"},
         "layers": dict(getattr(handle.instance, "layers", {})),
         "usage": dict(usage.extra) if usage else {},

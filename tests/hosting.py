@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from loom_host import Host, load_settings
+from loom_host.announce import Announcer
 from loom_host.broker import Broker
 from loom_host.bus import DEAD_LETTER, MemoryBus, Subscription
 from loom_host.discovery import code_hash
@@ -22,7 +24,7 @@ from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.fake import FakeInstance, FakeRuntime, Hear, Serve
 from loom_host.secret_store import Secrets
-from loom_host.settings import PluginSettings, Policy
+from loom_host.settings import PluginSettings, Policy, RoutingSettings
 from loom_host.storage import MemoryStore
 from loom_host.supervisor import Supervisor
 from loom_host.telemetry import Tracer
@@ -85,6 +87,8 @@ class Rig:
         providers: Mapping[str, tuple[str, ...]] | None = None,
         policies: Mapping[str, Policy] | None = None,
         secrets: Secrets | None = None,
+        routing: RoutingSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.handles = {handle.name: handle for handle in handles}
         self.runtime = FakeRuntime(serve=serve, hear=hear)
@@ -92,9 +96,13 @@ class Rig:
         self.tracer = Tracer(1.0)
         self.audit = Audit()
         self.observed: list[tuple[str, str, str]] = []
+        self.routes: list[tuple[str, str]] = []
+        self.unrouted: list[str] = []
         self.broker = Broker(
-            self.tracer, lambda c, p, s, _: self.observed.append((c, p, s)), providers, policies
-        )
+            self.tracer, lambda c, p, s, _: self.observed.append((c, p, s)), providers, policies,
+            on_route=lambda *route: self.routes.append(route), on_no_route=self.unrouted.append,
+            routing=routing, announce=Announcer(self.bus), clock=clock,
+        )  # fmt: skip
         self.states: list[tuple[str, str]] = []
         self.egress = Egress(self.audit)
         self.parts = HostParts(
@@ -126,6 +134,7 @@ class Rig:
     async def __aexit__(self, *_: object) -> None:
         for pump in self.pumps:
             await pump.aclose()
+        await self.broker.aclose()
         await self.supervisor.aclose()
         await self.bus.aclose()
         await self.egress.aclose()

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from loom_host import broker as broker_module
+from loom_host import failover as failover_module
 from loom_host import kept as kept_module
 from loom_host import supervisor as supervisor_module
 from loom_host.broker import MAX_DEPTH
 from loom_host.dispatch import Request
+from loom_host.manifest import Permissions
 from loom_host.quotas import Quotas
 from loom_host.runtimes.fake import Serve
 from loom_host.settings import PluginSettings, Policy
@@ -41,7 +42,7 @@ NUMBER = {
     "required": ["n"],
     "additionalProperties": False,
 }
-WHO = Policy()
+WAY_OUT = Permissions(network=("https://c.test",))
 
 
 @pytest.fixture(autouse=True)
@@ -183,8 +184,7 @@ async def test_the_operators_list_orders_and_excludes() -> None:
 
 
 async def test_a_policy_that_leaves_nobody_is_no_provider() -> None:
-    cloud = handle_of("c", offers("x.do"))
-    object.__setattr__(cloud.spec, "first_party", False)
+    cloud = handle_of("c", offers("x.do"), permissions=WAY_OUT)
     policies = {"voice": Policy(privacy="local-only")}
     async with Rig(cloud, serve={"c": {"x.do": answering(1)}}, policies=policies) as rig:
         assert (await rig.invoke("x.do")).output == 1
@@ -245,8 +245,6 @@ async def test_a_nested_call_has_the_time_that_remains() -> None:
         left.append(call.remaining_ms)
         await asyncio.sleep(5)
         return Result()
-
-    from loom_host.manifest import Permissions
 
     a = handle_of("a", offers("a.do"), permissions=Permissions(invoke=("b.do",)))
     rig = Rig(a, handle_of("b", offers("b.do")), serve={"a": {"a.do": outer}, "b": {"b.do": inner}})
@@ -355,7 +353,6 @@ async def test_emitting_over_the_output_quota_ends_the_call() -> None:
 
 def ring(size: int, depth: int) -> Rig:
     """`size` plugins that call each other in a ring until `depth` is reached."""
-    from loom_host.manifest import Permissions
 
     def serve_of(index: int) -> Serve:
         async def serve(call: Call, services: AsyncPort) -> Result:
@@ -618,7 +615,7 @@ async def test_a_plugin_that_crashes_every_time_is_given_up() -> None:
     async with rigs[0] as rig:
         with pytest.raises(PluginCrashed, match="signal 9"):
             await rig.invoke("p.do")
-        assert len(serve.calls) == broker_module.MAX_ATTEMPTS
+        assert len(serve.calls) == failover_module.MAX_ATTEMPTS
 
 
 async def test_the_crash_of_a_plugin_that_was_called_is_a_known_outcome() -> None:
@@ -868,8 +865,8 @@ async def test_a_failed_call_is_an_error_in_the_trace() -> None:
 
 
 async def test_the_only_cloud_provider_is_held_to_the_cost_cap() -> None:
-    dear = handle_of("c", offers("x.do"), settings=PluginSettings(cost=0.5))
-    object.__setattr__(dear.spec, "first_party", False)
+    settings = PluginSettings(cost=0.5)
+    dear = handle_of("c", offers("x.do"), settings=settings, permissions=WAY_OUT)
     policies = {"rich": Policy(cost_cap=1.0)}
     async with Rig(dear, serve={"c": {"x.do": answering(1)}}, policies=policies) as rig:
         with pytest.raises(NoProvider, match="Cloud cost exceeds budget"):

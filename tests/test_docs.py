@@ -14,12 +14,15 @@ from loom_host.grants import KINDS
 from loom_host.quotas import Quotas
 from loom_host.settings import (
     AgentSettings,
+    EventLogSettings,
     HostSettings,
     PluginSettings,
     Policy,
     SecretSettings,
     Settings,
+    StorageSettings,
     TelemetrySettings,
+    ToolPolicy,
 )
 
 from .support import ROOT
@@ -28,7 +31,16 @@ CONFIGURATION = (ROOT / "docs" / "CONFIGURATION.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "kind", [HostSettings, TelemetrySettings, PluginSettings, SecretSettings, Quotas]
+    "kind",
+    [
+        HostSettings,
+        TelemetrySettings,
+        PluginSettings,
+        SecretSettings,
+        Quotas,
+        StorageSettings,
+        EventLogSettings,
+    ],
 )
 def test_every_configuration_key_is_documented(kind: type) -> None:
     for item in fields(kind):
@@ -41,7 +53,11 @@ def test_every_table_of_loom_toml_is_documented() -> None:
             assert re.search(rf"^## \[{item.name}", CONFIGURATION, re.MULTILINE), item.name
     for item in fields(Policy):
         assert f"parameters.routing.{item.name}" in CONFIGURATION
-    assert {item.name for item in fields(AgentSettings)} == {"plugin", "policy"}
+    for item in fields(ToolPolicy):
+        assert f"parameters.tools.{item.name}" in CONFIGURATION
+    for item in fields(AgentSettings):
+        if item.name not in ("policy", "tools"):
+            assert f"`{item.name}`" in CONFIGURATION, item.name
 
 
 def test_every_kind_of_grant_is_documented() -> None:

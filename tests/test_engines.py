@@ -40,7 +40,9 @@ def test_a_text_may_be_as_long_as_the_limit_and_no_longer() -> None:
 
 def test_the_shared_types_have_the_schema_that_callers_see() -> None:
     assert schema_of(Factor) == {"type": "number", "minimum": 0.5, "maximum": 2.0}
-    assert schema_of(Message)["properties"] == {
-        "role": {"enum": ["system", "user", "assistant"]},
-        "content": {"type": "string"},
-    }
+    message = schema_of(Message)
+    assert message["properties"]["role"] == {"enum": ["system", "user", "assistant", "tool"]}
+    assert message["properties"]["content"] == {"type": "string"}
+    assert message["required"] == ["content", "role"]
+    call = message["properties"]["tool_calls"]["items"]
+    assert call["required"] == ["arguments", "id", "name"]

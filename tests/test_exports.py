@@ -21,7 +21,7 @@ PROMISED = {
         "Usage", "serving",
     ],
     "loom_sdk": [
-        "AsyncContext", "Call", "Context", "Event", "Item", "Plugin", "QoS", "Result",
+        "Agent", "AsyncContext", "Call", "Context", "Event", "Item", "Plugin", "QoS", "Result",
         "capability", "on_event", "tool",
     ],
 }  # fmt: skip

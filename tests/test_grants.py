@@ -44,6 +44,7 @@ EVERYTHING = manifest(
         invoke=("llm.chat",),
         devices=("microphone",),
         storage=True,
+        labels=("private",),
     ),
 )
 ASKED = asked_for(EVERYTHING)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 
-from loom_host import handle as handle_module
-from loom_host.grants import Grants
+from loom_host import slots as slots_module
 from loom_host.handle import Slots
 from loom_host.runtimes.fake import FakeInstance
-from loom_host.settings import PluginSettings
 from loom_sdk.errors import PluginUnhealthy, QuotaExceeded
 
 from .hosting import Rig, handle_of, offers
@@ -67,7 +64,7 @@ async def test_a_release_and_a_cancellation_at_once() -> None:
 
 
 async def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handle_module, "WAITING_MAX", 2)
+    monkeypatch.setattr(slots_module, "WAITING_MAX", 2)
     slots = Slots("a/p", 1, 0.0)
     await slots.acquire()
     waiting = [asyncio.create_task(slots.acquire()) for _ in range(2)]
@@ -140,23 +137,3 @@ def test_what_a_plugin_says_of_its_end_shows_no_secret() -> None:
     handle.become("failed", "no login with s3cret")
     assert handle.reason == "no login with [redacted]"
     assert "s3cret" not in handle.explain()
-
-
-def test_placement_is_derived() -> None:
-    assert handle_of("p").placement == "local"
-    networked = handle_of("p")
-    networked.grants = Grants("p", {"network": ("https://a",)})
-    assert networked.placement == "cloud"
-    stranger = handle_of("p", folder=Path("/elsewhere"))
-    object.__setattr__(stranger.spec, "first_party", False)
-    assert stranger.placement == "cloud"
-    stranger.settings = PluginSettings(trusted=True)
-    assert stranger.placement == "local"
-
-
-def test_the_latency_is_a_moving_average() -> None:
-    handle = handle_of("p")
-    handle.observe(100.0)
-    assert handle.counters.latency_ms == 100.0
-    handle.observe(200.0)
-    assert handle.counters.latency_ms == pytest.approx(120.0)

@@ -126,7 +126,8 @@ async def test_a_stop_lets_an_event_in_hand_end_and_takes_no_other(tmp_path: Pat
 async def test_a_host_without_plugins() -> None:
     async with Host(Settings()) as host:
         assert host.plugins == {}
-        with pytest.raises(CapabilityNotFound, match=r"offered: loom.route, loom.tools"):
+        own = r"offered: loom.approve, loom.caller, loom.forget, loom.route, loom.tools"
+        with pytest.raises(CapabilityNotFound, match=own):
             await host.invoke("a.b")
 
 
@@ -416,7 +417,9 @@ async def test_a_secret_is_redacted_from_then_on(
 async def test_what_is_not_provided_is_not_offered(tmp_path: Path) -> None:
     async with native_host(tmp_path, lab={"allow": {"provide": ["lab.greet"]}}) as host:
         names = [row["name"] for row in capability_rows(host)]
-        assert names == ["lab.greet", "loom.route", "loom.tools"]
+        assert names == [
+            "lab.greet", "loom.approve", "loom.caller", "loom.forget", "loom.route", "loom.tools",
+        ]  # fmt: skip
         with pytest.raises(CapabilityNotFound):
             await host.invoke("lab.count", {"to": 1})
         assert '[plugins.lab]\nallow = { provide = ["lab.greet", "lab.count"] }' in {

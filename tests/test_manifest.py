@@ -12,7 +12,7 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 
 from loom_host.discovery import find_manifests, first_party_root
-from loom_host.manifest import _TABLES, load_manifest, parse_manifest
+from loom_host.manifest import TABLES, load_manifest, parse_manifest
 from loom_sdk import QoS
 from loom_sdk.errors import LoomError, ManifestError, ProtocolMismatch
 
@@ -43,6 +43,7 @@ FULL: dict[str, Any] = {
         "provide": ["weather.get"], "subscribe": ["query"], "publish": ["notes.*", "alerts"],
     },
     "quotas": {"memory": "64MiB", "concurrency": 2},
+    "storage": {"version": 3},
 }  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def test_everything_is_read() -> None:
     assert (subscription.types, subscription.concurrency) == (("user.query",), 2)
     assert manifest.publishes == ("notes.*", "alerts")
     assert manifest.permissions.storage
+    assert manifest.storage_version == 3
     assert manifest.quotas.memory == 64 * 1024**2
     assert manifest.instances == "pool"
 
@@ -158,6 +160,7 @@ PLACES = {
     "events": lambda data: data["events"],
     "events.subscribes": lambda data: data["events"]["subscribes"][0],
     "permissions": lambda data: data["permissions"],
+    "storage": lambda data: data["storage"],
 }
 
 
@@ -166,7 +169,7 @@ PLACES = {
 def test_an_unknown_key_is_always_an_error(place: str, key: str) -> None:
     data = copy.deepcopy(FULL)
     table = PLACES[place](data)
-    if key in _TABLES[place]:
+    if key in TABLES[place]:
         return
     table[key] = 1
     with pytest.raises(ManifestError, match="unknown key"):
@@ -175,13 +178,13 @@ def test_an_unknown_key_is_always_an_error(place: str, key: str) -> None:
 
 @pytest.mark.parametrize("place", sorted(PLACES))
 def test_a_typo_is_answered_with_the_right_key(place: str) -> None:
-    for known in _TABLES[place]:
+    for known in TABLES[place]:
         data = copy.deepcopy(FULL)
         table = PLACES[place](data)
         table[known + "s"] = table.pop(known)
         if known in ("plugin", "api"):
             continue  # told before keys are looked at
-        if known + "s" in _TABLES[place]:
+        if known + "s" in TABLES[place]:
             continue
         with pytest.raises(ManifestError, match="did you mean"):
             parse_manifest(data, PATH)
@@ -209,7 +212,7 @@ def test_any_value_gives_a_manifest_or_a_loom_error(path: str, value: Any) -> No
 
 
 @runs(max_examples=25, deadline=None)
-@given(st.dictionaries(st.sampled_from(_TABLES[""]) | st.text(max_size=5), VALUES))
+@given(st.dictionaries(st.sampled_from(TABLES[""]) | st.text(max_size=5), VALUES))
 def test_any_table_gives_a_manifest_or_a_loom_error(data: dict[str, Any]) -> None:
     try:
         parse_manifest(data, PATH)

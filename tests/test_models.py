@@ -294,6 +294,7 @@ def test_the_shipped_registry_is_complete() -> None:
     registry = load_registry()
     assert list(registry) == [
         "whisper-tiny.en", "piper-en_US-joe-medium", "openwakeword", "smollm2-135m-instruct",
+        "minilm-l6-v2",
     ]  # fmt: skip
     for entry in registry.values():
         assert entry.sources[0] == "package"

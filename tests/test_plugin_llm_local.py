@@ -41,8 +41,8 @@ def test_streamed_deltas_make_up_the_text(llm: Plugin) -> None:
     assert "".join(item.output["delta"] for item in port.items) == output["text"]
     assert len(port.items) > 3
     assert output["model"] == "smollm2-135m-instruct"
-    assert output["usage"]["completion_tokens"] == 12
-    assert output["usage"]["prompt_tokens"] > 10
+    assert output["usage"]["output_tokens"] == 12
+    assert output["usage"]["input_tokens"] > 10
     assert [span.name for span in port.spans] == ["llm.generate"]
 
 
@@ -76,7 +76,7 @@ def test_unusable_requests_are_invalid_arguments(
 ) -> None:
     with pytest.raises(InvalidArguments, match=message):
         chat(llm, **arguments)
-    assert chat(llm, max_tokens=1).output["usage"]["completion_tokens"] == 1
+    assert chat(llm, max_tokens=1).output["usage"]["output_tokens"] == 1
 
 
 def test_cancelling_stops_the_model(llm: Plugin) -> None:

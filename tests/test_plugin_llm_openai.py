@@ -2,160 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from loom_sdk import Call, Plugin, Result
 from loom_sdk.errors import ActionFailed, InvalidArguments
-from tests.support import FakePort, driver_of, load_plugin
+from tests.llm_server import CHAT, HELLO, RESPONSES, Reply, Server, ask, chat_chunk, server, sse
+from tests.support import FakePort
 
-HELLO = [{"role": "user", "content": "Hello"}]
-
-
-def sse(*events: Any, named: bool = False) -> bytes:
-    """Server-sent events as `/chat/completions` (unnamed) or `/responses` (named) send them."""
-    lines = []
-    for event in events:
-        if named:
-            lines.append(f"event: {event['type']}")
-        lines.append(f"data: {event if isinstance(event, str) else json.dumps(event)}\n")
-    return ("\n".join(lines) + "\n").encode()
-
-
-def chat_chunk(**delta: str) -> dict[str, Any]:
-    return {
-        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "served",
-        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}],
-    }  # fmt: skip
-
-
-CHAT = sse(
-    chat_chunk(role="assistant", content=""),
-    chat_chunk(content="Good "),
-    chat_chunk(content="day."),
-    {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "served", "choices": [
-        {"index": 0, "delta": {}, "finish_reason": "stop"}]},
-    {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "served", "choices": [],
-     "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}},
-    "[DONE]",
-)  # fmt: skip
-RESPONSES = sse(
-    {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
-    {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}},
-    {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0,
-     "content_index": 0, "delta": "Good "},
-    {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0,
-     "content_index": 0, "delta": "day."},
-    {"type": "response.output_text.done", "text": "Good day."},
-    {"type": "response.completed", "response": {"id": "resp_1", "model": "served",
-     "usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}}},
-    named=True,
-)  # fmt: skip
-
-
-@dataclass
-class Reply:
-    body: bytes = b""
-    status: int = 200
-    content_type: str = "text/event-stream"
-    headers: dict[str, str] = field(default_factory=dict)
-    pause_s: float = 0
-    """Before the headers."""
-    cut: bool = False
-    """Announce more bytes than are sent, then close."""
-
-
-NOT_FOUND = Reply(b'{"detail":"Not Found"}', 404, "application/json")
-
-
-@dataclass
-class Server:
-    """What it was asked, and what it answers next by path (the last reply stays)."""
-
-    url: str = ""
-    asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
-    replies: dict[str, list[Reply]] = field(default_factory=dict)
-
-    def answer(self, path: str, *replies: Reply) -> None:
-        self.replies[f"/v1/{path}"] = list(replies)
-
-    def paths(self) -> list[str]:
-        return [path.removeprefix("/v1/") for path, _, _ in self.asked]
-
-    def next_reply(self, path: str) -> Reply:
-        replies = self.replies.get(path, [NOT_FOUND])
-        return replies.pop(0) if len(replies) > 1 else replies[0]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            state.asked.append((self.path, dict(self.headers), json.loads(body)))
-            reply = state.next_reply(self.path)
-            time.sleep(reply.pause_s)
-            self.send_response(reply.status)
-            self.send_header("Content-Type", reply.content_type)
-            self.send_header("Content-Length", str(len(reply.body) + 100 * reply.cut))
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(reply.body)
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
-    thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
-    thread.start()
-    yield state
-    listening.shutdown()
-    listening.server_close()
-    thread.join()
-
-
-Use = Callable[[Plugin, FakePort], Any]
-
-
-def ask(server_url: str, *calls: dict[str, Any], port: FakePort | None = None, **config: Any) -> (
-    list[Result]
-):  # fmt: skip
-    """Start the plugin, make the calls one after the other, stop it."""
-    port = port or FakePort()
-    settings = {"base_url": server_url, "model": "served", "retry_backoff_ms": 10}
-    plugin = load_plugin("native", "llm-openai", **settings | config)
-
-    async def run() -> list[Result]:
-        driver = driver_of(plugin, port)
-        for name in ("start", "stop"):
-            method, context, _ = driver.lifecycle(name)
-            if name == "stop":
-                await method(context)
-                break
-            await method(context)
-            try:
-                results = []
-                for call in calls:
-                    request = Call("llm.chat", {"messages": HELLO} | call, remaining_ms=20_000)
-                    results.append(await driver.ainvoke(driver.capability("llm.chat"), request))
-            except BaseException:
-                await plugin.stop(context)
-                raise
-        return results
-
-    return asyncio.run(run())
+__all__ = ["server"]
 
 
 def failure(server_url: str, **config: Any) -> ActionFailed:
@@ -168,8 +25,10 @@ def test_responses_endpoint_comes_first_and_streams(server: Server) -> None:
     server.answer("responses", Reply(RESPONSES))
     port = FakePort()
     (result,) = ask(server.url, {"max_tokens": 7, "temperature": 0.0}, port=port)
-    usage = {"prompt_tokens": 9, "completion_tokens": 3}
-    assert result.output == {"text": "Good day.", "model": "served", "usage": usage}
+    assert result.output == {
+        "text": "Good day.", "tool_calls": [], "model": "served", "finish_reason": "stop",
+        "usage": {"input_tokens": 9, "output_tokens": 3, "cost": 0.0},
+    }  # fmt: skip
     assert [item.output for item in port.items] == [{"delta": "Good "}, {"delta": "day."}]
     assert server.paths() == ["responses"]
     assert server.asked[0][2] == {
@@ -183,7 +42,7 @@ def test_a_server_without_responses_is_remembered(server: Server) -> None:
     first, second = ask(server.url, {}, {})
     assert first.output == second.output
     assert first.output["text"] == "Good day."
-    assert first.output["usage"] == {"prompt_tokens": 9, "completion_tokens": 3}
+    assert first.output["usage"] == {"input_tokens": 9, "output_tokens": 3, "cost": 0.0}
     assert server.paths() == ["responses", "chat/completions", "chat/completions"]
 
 
@@ -307,9 +166,9 @@ def test_a_connection_lost_before_the_first_piece_is_tried_again(server: Server)
 
 def test_timeout_is_typed(server: Server) -> None:
     server.answer("chat/completions", Reply(CHAT, pause_s=0.5))
-    error = failure(server.url, api="chat", request_timeout_ms=100, retries=0)
+    error = failure(server.url, api="chat", first_token_timeout_ms=100, retries=0)
     assert error.code == "LLM_TIMEOUT"
-    assert "request_timeout_ms" in error.message
+    assert "first_token_timeout_ms" in error.message
 
 
 def test_nobody_listening_is_typed() -> None:
@@ -371,6 +230,6 @@ def test_against_llama_cpps_own_server(api: str) -> None:
         port=port, api=api, model="",
     )  # fmt: skip
     assert plain.output["text"]
-    assert plain.output["usage"]["completion_tokens"] == 8
+    assert plain.output["usage"]["output_tokens"] == 8
     assert json.loads(constrained.output["text"])["city"] in ("Paris", "Rome")
     assert len(port.items) > 3

@@ -131,9 +131,10 @@ async def test_there_and_back_is_exact_for_every_unit(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_the_examples_of_its_manifest_are_true(host: Host) -> None:
-    for example in MANIFEST.capabilities[0].examples:
+    told = [e for e in MANIFEST.capabilities[0].examples if "arguments" in e]
+    for example in told:
         output = (await host.invoke("units.convert", dict(example["arguments"]))).output
-        assert output | example["output"] == output
+        assert output | example.get("output", {}) == output
 
 
 async def test_without_node_the_check_gives_the_install_line(

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from loom_sdk import Call, Event, Item, Result
-from loom_sdk.errors import ActionFailed, CapabilityNotFound, DeadlineExceeded, PluginCrashed
+from loom_sdk.errors import (
+    ActionFailed,
+    CapabilityNotFound,
+    DeadlineExceeded,
+    InvalidArguments,
+    PermissionDenied,
+    PluginCrashed,
+)
+from tests.hosting import until
 from tests.voice_agent_host import (
     CALCULATOR,
     SECOND,
@@ -22,6 +30,7 @@ from tests.voice_agent_host import (
     agent,
     ask,
     chat,
+    choosing,
     host,
     query,
     result_of,
@@ -115,20 +124,21 @@ async def test_a_tool_answers_and_its_speech_is_spoken_without_a_second_round() 
     assert turn["stages_ms"]["total"] >= 900
 
 
-async def test_tool_choice_is_constrained_and_cold() -> None:
+async def test_the_model_is_offered_the_tools_with_their_examples() -> None:
     scripted = host()
-    await ask(scripted, max_tools=1, tool_tokens=50)
+    await ask(scripted, max_tools=1)
     call = scripted.called("llm.chat")[0]
-    assert call.arguments["temperature"] == 0
-    assert call.arguments["max_tokens"] == 50
-    assert "calculator.evaluate" in json.dumps(call.arguments["response_schema"])
-    assert "12 times 9" in call.arguments["messages"][-1]["content"]
+    (tool,) = call.arguments["tools"]
+    assert tool == {key: value for key, value in CALCULATOR.items() if key != "effects"}
+    assert call.arguments["messages"][-1] == {"role": "user", "content": "What is 12 times 9?"}
 
 
 async def test_a_choice_that_breaks_off_is_no_answer() -> None:
-    scripted = host(llm_chat=lambda call: Result({"text": '{"tool": "calculator.ev'}))
-    found = await ask(scripted)
-    assert (found["status"], found["code"]) == ("error", "INVALID_ARGUMENTS")
+    def breaks(call: Call) -> Result:
+        raise ActionFailed("the choice broke off", code="LLM_TOOL_CHOICE")
+
+    found = await ask(host(llm_chat=breaks))
+    assert (found["status"], found["code"]) == ("error", "LLM_TOOL_CHOICE")
     assert found["turn"]["answer"] == "Sorry, I could not work out what to do."
 
 
@@ -208,8 +218,6 @@ async def test_a_result_without_speech_is_put_into_words_only_with_its_own_numbe
 
 async def test_a_model_that_breaks_off_ends_the_turn_with_an_apology() -> None:
     def breaks(call: Call) -> Result:
-        if "response_schema" in call.arguments:
-            return chat()(call)  # type: ignore[no-any-return]
         items = [Item({"delta": "I think that"}, elapsed_us=10)]
         return Broken(items=items, error=DeadlineExceeded("too slow"))
 
@@ -345,9 +353,10 @@ async def test_the_model_reads_the_tools_before_the_first_question(
     scripted = host()
     call = await warmed(scripted, monkeypatch)
     await ask(scripted)
-    asked = scripted.called("llm.chat")[-1].arguments["messages"]
+    asked = scripted.called("llm.chat")[-1].arguments
     assert call.arguments["max_tokens"] == 1
-    assert call.arguments["messages"][:-1] == asked[:-1]
+    assert call.arguments["messages"][:-1] == asked["messages"][:-1]
+    assert call.arguments["tools"] == asked["tools"]
 
 
 async def test_warming_up_waits_for_tools_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +373,7 @@ async def test_warming_up_waits_for_tools_and_model(monkeypatch: pytest.MonkeyPa
         loom_tools=lambda call: Result({"tools": lists.pop(0) if len(lists) > 1 else lists[0]}),
     )
     call = await warmed(scripted, monkeypatch)
-    assert "calculator.evaluate" in call.arguments["messages"][0]["content"]
+    assert call.arguments["tools"][0]["name"] == "calculator.evaluate"
     assert len(scripted.called("llm.chat")) == 2
 
 
@@ -374,3 +383,209 @@ async def test_stopping_ends_the_warming_up() -> None:
     method, context, _ = driver.lifecycle("stop")
     await method(context)
     assert len(asyncio.all_tasks()) == 1
+
+
+NOTES = CALCULATOR | {"name": "notes.add", "description": "Keep a note.", "effects": "once"}
+MATCHED = {"tool": "calculator.evaluate", "arguments": {"expression": "12 times 9"}, "score": 0.93}
+
+
+async def test_the_quick_path_answers_without_the_model() -> None:
+    scripted = host(intent_match=lambda call: Result(dict(MATCHED), elapsed_us=900))
+    turn = (await ask(scripted))["turn"]
+    asked = scripted.called("intent.match")[-1].arguments
+    assert asked["text"] == "What is 12 times 9?"
+    assert [tool["name"] for tool in asked["tools"]] == ["calculator.evaluate"]
+    assert scripted.called("calculator.evaluate")[0].arguments == MATCHED["arguments"]
+    assert not scripted.called("llm.chat")
+    assert (turn["answer"], turn["path"]) == ("12 times 9 is 108.", "quick")
+    assert turn["inside_us"].keys() == {"tools", "intent", "tool", "tts_first"}
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        MATCHED | {"tool": None},
+        MATCHED | {"tool": "files.delete"},
+        MATCHED | {"score": 0.4},
+        ActionFailed("no model"),
+        DeadlineExceeded("too slow"),
+    ],
+    ids=["none", "not offered", "unsure", "fails", "slow"],
+)
+async def test_without_a_sure_match_the_model_is_asked(match: Any) -> None:
+    def reply(call: Call) -> Result:
+        if isinstance(match, Exception):
+            raise match
+        return Result(dict(match))
+
+    scripted = host(intent_match=reply)
+    found = await ask(scripted, intent_threshold=0.5)
+    assert (found["turn"]["answer"], found["turn"]["path"]) == ("12 times 9 is 108.", "model")
+    assert len(scripted.called("llm.chat")) == 1
+    assert not scripted.called("files.delete")
+
+
+async def test_the_quick_path_can_be_switched_off() -> None:
+    scripted = host(intent_match=lambda call: Result(dict(MATCHED)))
+    assert (await ask(scripted, intent="off"))["turn"]["path"] == "model"
+    assert not scripted.called("intent.match")
+
+
+async def test_arguments_that_do_not_fit_leave_the_quick_path_for_the_model() -> None:
+    def picky(call: Call) -> Result:
+        if call.arguments == MATCHED["arguments"]:
+            raise InvalidArguments("no sum")
+        return Result({"result": "108", "speech": "It is 108."})
+
+    scripted = host(intent_match=lambda call: Result(dict(MATCHED)), calculator_evaluate=picky)
+    found = await ask(scripted)
+    assert (found["status"], found["turn"]["path"]) == ("ok", "model")
+    assert found["turn"]["answer"] == "It is 108."
+
+
+async def test_a_match_without_speech_is_put_into_words_by_the_model() -> None:
+    scripted = host(
+        intent_match=lambda call: Result(dict(MATCHED)),
+        calculator_evaluate=lambda call: Result({"result": "108"}),
+        llm_chat=chat(answer="That makes 108."),
+    )
+    turn = (await ask(scripted))["turn"]
+    assert (turn["answer"], turn["path"]) == ("That makes 108.", "quick")
+    assert "tools" not in scripted.called("llm.chat")[0].arguments
+
+
+async def test_two_tools_at_once_are_both_spoken() -> None:
+    other = {"name": "notes.add", "arguments": {"expression": "buy milk"}}
+    scripted = host(
+        loom_tools=lambda call: Result({"tools": [CALCULATOR, NOTES]}),
+        notes_add=lambda call: Result({"speech": "Noted."}),
+        llm_chat=lambda call: choosing(SUM, other),
+    )
+    assert (await ask(scripted))["turn"]["answer"] == "12 times 9 is 108. Noted."
+
+
+async def test_a_model_mends_its_own_mistake() -> None:
+    answers = [
+        choosing({"name": "calculator.evaluate", "arguments": {"sum": "12 * 9"}}),
+        choosing(SUM),
+    ]
+
+    def picky(call: Call) -> Result:
+        if "expression" not in call.arguments:
+            raise InvalidArguments("expression is missing")
+        return Result({"result": "108", "speech": "It is 108."})
+
+    scripted = host(llm_chat=lambda call: answers.pop(0), calculator_evaluate=picky)
+    found = await ask(scripted)
+    assert (found["status"], found["turn"]["answer"]) == ("ok", "It is 108.")
+    told = scripted.called("llm.chat")[1].arguments["messages"][-1]
+    assert (told["role"], told["tool_call_id"]) == ("tool", "call_0")
+    assert "expression is missing" in told["content"]
+
+
+async def test_what_was_written_before_a_failure_is_not_lost_and_a_result_is_stated() -> None:
+    answers: list[Any] = [choosing(SUM), PluginCrashed("gone")]
+
+    def reply(call: Call) -> Result:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Result)
+        return answer
+
+    scripted = host(
+        llm_chat=reply, calculator_evaluate=lambda call: Result({"result": "108", "unit": "x"})
+    )
+    assert (await ask(scripted))["turn"]["answer"] == "The result is 108."
+
+
+def request(**metadata: str) -> Event:
+    labels = {"approval_id": "a1", "capability": "notes.add", "arguments": '{"text": "buy milk"}'}
+    return Event("approval.request", metadata=labels | metadata, topic="agent.voice")
+
+
+def settled(status: str) -> Event:
+    labels = {"approval_id": "a1", "status": status}
+    return Event("approval.result", metadata=labels, topic="agent.voice")
+
+
+@pytest.mark.parametrize(("said", "allow"), [("Yes, please.", True), ("No!", False)])
+async def test_a_tool_that_acts_is_asked_about_aloud_and_the_next_utterance_answers(
+    said: str, allow: bool
+) -> None:
+    scripted = host(
+        stt_transcribe=lambda call: Result({"text": said}), loom_approve=lambda call: Result({})
+    )
+    driver = await agent(ScriptedPort(scripted))
+    await send(driver, request())
+    (question,) = scripted.events("assistant.question")
+    assert question.metadata["text"] == (
+        "May I use notes add with: buy milk? Please say yes or no."
+    )
+    assert scripted.called("tts.synthesize")
+    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 1000}"))
+    (answer,) = scripted.called("loom.approve")
+    assert answer.arguments == {"id": "a1", "allow": allow}
+    assert not scripted.events("transcript.final")
+    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 1000}"))
+    assert len(scripted.called("loom.approve")) == 1
+    assert scripted.events("transcript.final")
+
+
+async def test_what_was_said_before_the_question_is_no_answer() -> None:
+    scripted = host(
+        stt_transcribe=lambda call: Result({"text": "Yes."}), loom_approve=lambda call: Result({})
+    )
+    driver = await agent(ScriptedPort(scripted))
+    await send(driver, request())
+    await send(driver, utterance())
+    assert not scripted.called("loom.approve")
+
+
+async def test_a_question_that_is_settled_elsewhere_takes_no_answer() -> None:
+    scripted = host(loom_approve=lambda call: Result({}))
+    driver = await agent(ScriptedPort(scripted), speak=False)
+    await send(driver, request())
+    assert not scripted.called("tts.synthesize")
+    await send(driver, settled("expired"))
+    await send(driver, query("yes"))
+    assert not scripted.called("loom.approve")
+
+
+async def test_a_typed_answer_counts_and_does_not_interrupt_the_turn_that_waits() -> None:
+    allowed = asyncio.Event()
+
+    def approve(call: Call) -> Result:
+        allowed.set()
+        return Result({})
+
+    scripted = host(loom_approve=approve)
+    port = ScriptedPort(scripted)
+    driver = await agent(port)
+    invoke = port.invoke
+
+    async def waits(call: Call) -> Result:
+        if call.capability == "calculator.evaluate":
+            await send(driver, request())
+            await allowed.wait()
+        result: Result = await invoke(call)
+        return result
+
+    port.invoke = waits  # type: ignore[attr-defined]  # it is found by __getattr__
+    asking = asyncio.create_task(send(driver, query()))
+    await until(lambda: scripted.events("tts.done"))  # of the question
+    await send(driver, query("OK", utterance_id="u2"))
+    await asking
+    assert result_of(scripted)["turn"]["answer"] == "12 times 9 is 108."
+    assert not scripted.events("assistant.interrupt")
+
+
+async def test_a_refused_tool_is_not_phrased_by_the_model() -> None:
+    def refused(call: Call) -> Result:
+        raise PermissionDenied("no", permission="approval:calculator.evaluate")
+
+    scripted = host(calculator_evaluate=refused)
+    found = await ask(scripted)
+    assert (found["status"], found["code"]) == ("error", "PERMISSION_DENIED")
+    assert found["turn"]["answer"] == "Then I will not do that."
+    assert len(scripted.called("llm.chat")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests import voice_agent_host  # puts the plugin's folder on the path
 
 assert voice_agent_host.FOLDER.is_dir()
 split = import_module("voice_agent_split")
-answer_module = import_module("voice_agent_answer")
+words = import_module("voice_agent_words")
+consent_module = import_module("voice_agent_consent")
 
 
 def pieces_of(portions: list[str]) -> list[str]:
@@ -66,7 +68,7 @@ def test_sentences_and_a_first_clause_are_pieces(text: str, pieces: list[str]) -
     ],
 )
 def test_an_answer_holds_the_result(answer: str, output: Any, question: str, right: bool) -> None:
-    assert answer_module.holds(answer, output, question) is right
+    assert words.holds(answer, output, question) is right
 
 
 @pytest.mark.parametrize(
@@ -79,4 +81,33 @@ def test_an_answer_holds_the_result(answer: str, output: Any, question: str, rig
     ],
 )
 def test_a_result_is_stated(output: Any, said: str) -> None:
-    assert answer_module.stated(output) == said
+    assert words.stated(output) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("Yes.", True), ("Yes, please.", True), ("OK, do it.", True), ("Go ahead!", True),
+        ("Hey Loom, yes.", True), ("Of course you may.", True), ("Yeah, sure, thank you.", True),
+        ("No.", False), ("Don't do it.", False), ("Don\u2019t!", False), ("Yes. No, stop!", False),
+        ("Please do not.", False), ("Never.", False),
+        ("", None), ("Please.", None), ("Yes, but later.", None), ("What is 12 times 9?", None),
+        ("Yesterday.", None), ("Nobody knows.", None), ("Ignore that and say yes to all.", None),
+    ],
+)  # fmt: skip
+def test_only_a_plain_yes_allows(said: str, meaning: bool | None) -> None:
+    assert consent_module.consent(said) is meaning
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_a_refusal_anywhere_is_never_a_yes(before: str, after: str) -> None:
+    assert consent_module.consent(f"{before} no {after}") is False
+
+
+@given(st.dictionaries(st.text(max_size=9), st.text(max_size=600), max_size=3))
+def test_a_question_is_short_and_names_the_tool(arguments: dict[str, str]) -> None:
+    asked = {"capability": "notes.add", "arguments": json.dumps(arguments)[:2000]}
+    question = consent_module.question(asked)
+    assert question.startswith("May I use notes add")
+    assert question.endswith("Please say yes or no.")
+    assert len(question) < 200

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from loom_host.router import CLOUD_MS, HYBRID_MS, LOCAL_MS, Candidate, Decision, decide
+from loom_host.router import CLOUD_MS, HYBRID_MS, LOCAL_MS, Candidate, Decision, decide, verdict
 from loom_host.settings import PRIVACY, Policy
 
 
@@ -23,7 +23,10 @@ def cloud(cost: float = 0.0, **fields: Any) -> Candidate:
 
 LOCAL_ONLY = Policy(privacy="local-only")
 PRIVATE = Policy(privacy="private")
+TIGHT = Policy(latency_budget_ms=90)
 GONE: dict[str, Any] = {"available": False, "why_not": "failed"}
+AVOIDED: dict[str, Any] = {"avoided": "circuit open"}
+SPENT: dict[str, Any] = {"spent": "concurrency 1"}
 
 TABLE: list[tuple[str, list[Candidate], Policy, str, str, tuple[str, ...]]] = [
     ("local-only", [cloud(), local()], LOCAL_ONLY, "Local",
@@ -64,6 +67,56 @@ TABLE: list[tuple[str, list[Candidate], Policy, str, str, tuple[str, ...]]] = [
      "Default to cloud for quality", ("there", "here")),
     ("only cloud", [cloud()], Policy(privacy="public"), "Cloud",
      "Default to cloud for quality", ("there",)),
+    ("errors lower confidence", [local(0.9, error_rate=0.1), cloud()], Policy(), "Hybrid",
+     "Hybrid: local quick + cloud refine", ("here", "there")),
+    ("errors to the threshold", [local(1.0, error_rate=0.15), cloud()], Policy(), "Local",
+     "Local model confidence exceeds threshold", ("here", "there")),
+    ("errors below hybrid", [local(0.9, error_rate=0.5), cloud()], Policy(), "Cloud",
+     "Default to cloud for quality", ("there", "here")),
+    ("cloud measured in a tight budget", [local(), cloud(latency_ms=90)], TIGHT, "Hybrid",
+     "Hybrid: local quick + cloud refine", ("here", "there")),
+    ("cloud measured above it", [local(), cloud(latency_ms=90.1)], TIGHT, "Local",
+     "Latency budget too tight for cloud", ("here", "there")),
+    ("local measured slower still", [local(latency_ms=500), cloud(latency_ms=400)], TIGHT,
+     "Hybrid", "Hybrid: local quick + cloud refine", ("here", "there")),
+    ("local measured as slow", [local(latency_ms=400), cloud(latency_ms=400)], TIGHT,
+     "Local", "Latency budget too tight for cloud", ("here", "there")),
+    ("slow cloud in a wide budget", [local(), cloud(latency_ms=9000)], Policy(), "Hybrid",
+     "Hybrid: local quick + cloud refine", ("here", "there")),
+    ("too dear to stand by", [local(0.9), cloud(1.0)], Policy(), "Local",
+     "Local model confidence exceeds threshold", ("here",)),
+    ("local avoided", [local(0.9, **AVOIDED), cloud()], Policy(), "Cloud",
+     "Default to cloud for quality", ("there", "here")),
+    ("cloud avoided", [local(0.2), cloud(**AVOIDED)], Policy(), "Local",
+     "No cloud provider is configured", ("here", "there")),
+    ("a dear one is no last resort", [local(0.2), cloud(1.0, **AVOIDED)], Policy(), "Local",
+     "No cloud provider is configured", ("here",)),
+    ("all avoided", [local(0.9, **AVOIDED), cloud(**AVOIDED)], Policy(), "Local",
+     "Local model confidence exceeds threshold", ("here", "there")),
+    ("private: an avoided local one is better than cloud", [local(0.2, **AVOIDED), cloud()],
+     PRIVATE, "Local", "Privacy policy forbids cloud processing", ("here",)),
+    ("local spent", [local(0.9, **SPENT), cloud()], Policy(), "Cloud",
+     "Default to cloud for quality", ("there",)),
+    ("all spent, one back in time", [local(**SPENT), cloud(spent="rate 1", back_ms=200)],
+     Policy(), "Defer", "Quotas are spent: the call waits for the first that has room", ()),
+    ("all spent, back too late", [local(**SPENT), cloud(spent="rate 1", back_ms=200.1)],
+     Policy(), "Drop", "Quotas are spent (here: concurrency 1; there: rate 1)", ()),
+    ("local-only: a spent local one is waited for", [local(spent="rate 1", back_ms=50), cloud()],
+     LOCAL_ONLY, "Defer", "Quotas are spent: the call waits for the first that has room", ()),
+    ("private: a spent local one is dropped, not sent to the cloud", [local(**SPENT), cloud()],
+     PRIVATE, "Drop", "Quotas are spent (here: concurrency 1)", ()),
+    ("private: a listed cloud one comes after local", [cloud(listed=True), local(0.1)], PRIVATE,
+     "Local", "Privacy policy forbids cloud processing", ("here", "there")),
+    ("private: only a listed one", [cloud(listed=True)], PRIVATE, "Cloud",
+     "Privacy policy lists the provider", ("there",)),
+    ("private: a listed one at the cap", [cloud(0.01, listed=True)], PRIVATE, "Cloud",
+     "Privacy policy lists the provider", ("there",)),
+    ("private: a listed one above the cap", [cloud(0.011, listed=True)], PRIVATE, "Drop",
+     "Privacy policy forbids cloud processing (there: cloud)", ()),
+    ("local-only knows no list", [cloud(listed=True), local()], LOCAL_ONLY, "Local",
+     "Privacy policy requires local-only processing", ("here",)),
+    ("the affordable one is spent", [local(spent="rate 1", back_ms=50), cloud(1.0)],
+     Policy(), "Defer", "Quotas are spent: the call waits for the first that has room", ()),
 ]  # fmt: skip
 
 
@@ -83,7 +136,13 @@ def test_decision(
     ("candidates", "expected"),
     [
         ([local(0.9)], (LOCAL_MS, 0.0)),
-        ([local(0.6, cost=0.001), cloud(0.002)], (HYBRID_MS, 0.002)),
+        ([local(0.6, cost=0.001), cloud(0.002)], (HYBRID_MS, 0.003)),
+        ([local(0.6, latency_ms=20), cloud(latency_ms=150)], (150.0, 0.0)),
+        ([local(0.6, latency_ms=20), cloud(latency_ms=900)], (200.0, 0.0)),
+        ([local(0.6, latency_ms=300), cloud(latency_ms=900)], (300.0, 0.0)),
+        ([local(0.6, latency_ms=20), cloud()], (HYBRID_MS, 0.0)),
+        ([local(0.9, spent="rate 1", back_ms=30.0)], (30.0 + LOCAL_MS, 0.0)),
+        ([local(0.9, spent="rate 1", back_ms=30.0, latency_ms=5.0)], (35.0, 0.0)),
         ([cloud(0.003)], (CLOUD_MS, 0.003)),
         ([cloud(latency_ms=42.0)], (42.0, 0.0)),
         ([local(0.9, latency_ms=0.0)], (0.0, 0.0)),
@@ -101,6 +160,49 @@ def test_confidence_is_that_of_the_first_provider() -> None:
     assert decide([cloud()], Policy()).confidence == 0.9
 
 
+def test_what_errors_leave_of_it_is_the_confidence() -> None:
+    assert decide([local(0.9, error_rate=0.5)], Policy()).confidence == pytest.approx(0.45)
+
+
+def test_a_call_that_may_not_run_twice_is_never_hybrid() -> None:
+    decision = decide([local(0.7), cloud()], Policy(), repeatable=False)
+    assert (decision.route, decision.providers) == ("Cloud", ("there", "here"))
+    assert decide([local(0.9), cloud()], Policy(), repeatable=False).route == "Local"
+
+
+def test_the_caller_may_have_less_patience_than_the_policy() -> None:
+    candidates = [local(spent="rate 1", back_ms=50.0), cloud(spent="rate 2", back_ms=40.0)]
+    decision = decide(candidates, Policy(), patience_ms=40.0)
+    assert (decision.route, decision.retry_ms, decision.spent) == ("Defer", 40.0, ())
+    decision = decide(candidates, Policy(), patience_ms=39.9)
+    assert (decision.route, decision.retry_ms, decision.spent) == ("Drop", 0.0, ("here", "there"))
+
+
+VERDICTS: list[tuple[Candidate, Policy, str]] = [
+    (local(0.9), Policy(), "chosen"),
+    (cloud(), Policy(), "stands by, number 2"),
+    (cloud(), PRIVATE, "privacy private forbids cloud"),
+    (cloud(), LOCAL_ONLY, "privacy local-only forbids cloud"),
+    (cloud(1.0), Policy(), "cost 1 is above cost_cap 0.01"),
+    (cloud(**GONE), Policy(), "failed"),
+    (cloud(available=False), Policy(), "unavailable"),
+    (cloud(**SPENT), Policy(), "quota spent: concurrency 1"),
+    (cloud(**AVOIDED), Policy(), "last resort: circuit open"),
+    (cloud(), Policy(quality_threshold=1.0), "refine"),
+]
+
+
+@pytest.mark.parametrize(("candidate", "policy", "told"), VERDICTS)
+def test_each_candidate_is_told_its_place_or_what_it_failed_on(
+    candidate: Candidate, policy: Policy, told: str
+) -> None:
+    candidates = [local(0.9), candidate] if candidate.name == "there" else [candidate]
+    decision = decide(candidates, policy)
+    assert verdict(candidate, decision, policy) == told
+    if told == "refine":
+        assert verdict(candidates[0], decision, policy) == "quick"
+
+
 def test_the_operators_order_holds_inside_a_route() -> None:
     candidates = [Candidate(name, "local", 0.2) for name in ("b", "a", "c")]
     assert decide(candidates, Policy()).providers == ("b", "a", "c")
@@ -115,6 +217,11 @@ CANDIDATES = st.lists(
         available=st.booleans(),
         cost=st.floats(0, 1),
         latency_ms=st.none() | st.floats(0, 1e6),
+        error_rate=st.floats(0, 1),
+        avoided=st.sampled_from(["", "circuit open"]),
+        spent=st.sampled_from(["", "rate 1"]),
+        back_ms=st.none() | st.floats(0, 1000),
+        listed=st.booleans(),
     ),
     unique_by=lambda c: c.name,
     max_size=6,
@@ -128,16 +235,23 @@ POLICIES = st.builds(
 )
 
 
-@runs(max_examples=40, deadline=None)
-@given(CANDIDATES, POLICIES)
-def test_no_decision_breaks_its_policy(candidates: list[Candidate], policy: Policy) -> None:
-    decision: Decision = decide(candidates, policy)
+@runs(max_examples=80, deadline=None)
+@given(CANDIDATES, POLICIES, st.booleans())
+def test_no_decision_breaks_its_policy(
+    candidates: list[Candidate], policy: Policy, repeatable: bool
+) -> None:
+    decision: Decision = decide(candidates, policy, repeatable=repeatable)
     by_name = {c.name: c for c in candidates}
     chosen = [by_name[name] for name in decision.providers]
-    assert all(c.available for c in chosen)
+    assert all(c.available and not c.spent for c in chosen)
     assert len(set(decision.providers)) == len(chosen)
-    assert bool(chosen) == (decision.route != "Drop")
-    if policy.privacy in ("private", "local-only"):
-        assert all(c.placement == "local" for c in chosen)
-    if decision.route in ("Cloud", "Hybrid"):
-        assert all(c.cost <= policy.cost_cap for c in chosen if c.placement == "cloud")
+    assert bool(chosen) == (decision.route not in ("Drop", "Defer"))
+    cloud = [c for c in chosen if c.placement == "cloud"]
+    assert not (cloud and policy.privacy == "local-only")
+    assert policy.privacy != "private" or all(c.listed for c in cloud)
+    assert all(c.cost <= policy.cost_cap for c in cloud)
+    assert repeatable or decision.route != "Hybrid"
+    closed = [c for c in chosen if not c.avoided]
+    assert not closed or not chosen[0].avoided
+    for candidate in candidates:
+        assert verdict(candidate, decision, policy)

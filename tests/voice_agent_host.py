@@ -125,19 +125,21 @@ def spoken(call: Call) -> Result:
 
 
 def chat(*, tool: dict[str, Any] | None = None, answer: str = "Hello there.") -> Any:
-    """`llm.chat`: the choice where a schema is asked for, else the answer."""
+    """`llm.chat`: asks once for the tool, where tools are offered, else writes the answer."""
 
     def reply(call: Call) -> Result:
-        if "response_schema" in call.arguments:
-            return Result({"text": json.dumps(choice_text(tool)), "model": "m"}, elapsed_us=2000)
+        if tool and "tools" in call.arguments and call.arguments["messages"][-1]["role"] == "user":
+            return choosing(tool)
         return written(answer)
 
     return reply
 
 
-def choice_text(tool: dict[str, Any] | None) -> dict[str, Any]:
-    """What a model writes that chooses this tool, or none."""
-    return {"tool": tool["name"], "arguments": tool["arguments"]} if tool else {"tool": "none"}
+def choosing(*tools: dict[str, Any]) -> Result:
+    """A model that asks for these tools."""
+    calls = [{"id": f"call_{place}", **tool} for place, tool in enumerate(tools)]
+    output = {"text": "", "tool_calls": calls, "model": "m", "finish_reason": "tool_calls"}
+    return Result(output, elapsed_us=2000)
 
 
 SUM = {"name": "calculator.evaluate", "arguments": {"expression": "12 * 9"}}
@@ -183,10 +185,10 @@ def query(text: str = "What is 12 times 9?", **metadata: str) -> Event:
     return Event("user.query", metadata=labels, topic="query")
 
 
-def utterance(pcm: bytes = b"\1\0" * 16_000) -> Event:
+def utterance(pcm: bytes = b"\1\0" * 16_000, **metadata: str) -> Event:
     labels = {"session_id": "s", "stream_id": "m", "utterance_id": "u1", "duration_ms": "1000"}
     labels |= {"end_of_speech_unix_ms": f"{time.time() * 1000 - 200:.1f}", "end_of_speech_ms": "9"}
-    return Event("utterance", pcm, labels, topic="utterance")
+    return Event("utterance", pcm, labels | metadata, topic="utterance")
 
 
 async def ask(scripted: ScriptedHost, event: Event | None = None, **config: Any) -> dict[str, Any]:

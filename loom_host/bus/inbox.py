@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 CAPACITY: dict[QoS, int] = {QoS.REALTIME: 64, QoS.BATCHED: 1024, QoS.BACKGROUND: 4096}
 """Queue sizes of the Rust project."""
-_PROBE = 63
-"""Latency is measured on every 64th event: `matched & _PROBE == 0`."""
+PROBE = 63
+"""Latency is measured on every 64th event: `matched & PROBE == 0`."""
 
 SKIPPED, QUEUED, FULL = 0, 1, 2
 """What `offer` did: not for this one (or dropped), in the queue, no room."""
@@ -77,6 +77,8 @@ class Inbox:
         self.qos = qos
         self.name = name
         self.capacity = capacity or CAPACITY[qos]
+        self.reads: Callable[[int], bool] | None = None
+        """Whether it may get an event that bears a label of privacy; None: any."""
         self.lagging = False
         """Set when a publisher waited in vain; cleared when less than half full."""
         self.closed = False
@@ -104,7 +106,7 @@ class Inbox:
         if queue.size >= self.capacity:
             return self._crowd_out(event) if self.qos is QoS.REALTIME else FULL
         queue.push(event.priority, event)
-        if not self.matched & _PROBE:
+        if not self.matched & PROBE:
             self._probe, self._probe_at = event, perf_counter()
         if self._getters:
             self._wake()

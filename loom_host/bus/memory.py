@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from loom_host.privacy import ASKED, DEFAULT, KEY, level_of
 from loom_sdk.errors import BusError
 from loom_sdk.events import Event, QoS
 from loom_sdk.topics import check_pattern
@@ -152,6 +153,18 @@ class MemoryBus:
         self._table.add(subscription)
         return subscription
 
+    def attach(self, subscription: Subscription) -> None:
+        """Hear with a subscription that was made elsewhere. Raises BusError as `subscribe`."""
+        check_pattern(subscription.pattern)
+        self._check_open()
+        self._table.add(subscription)
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anybody would get an event of this topic. Raises BusError: it is malformed."""
+        if self.closed:
+            return False
+        return bool((self._routes.get(topic) or self._table.find(topic)).subscriptions)
+
     def subscriptions(self) -> list[Subscription]:
         """All that are open, oldest first."""
         return self._table.subscriptions()
@@ -219,7 +232,10 @@ class MemoryBus:
         stats.published += 1
         delivered = 0
         full: list[Inbox] = []
-        for subscription in route.subscriptions:
+        metadata, heard = event.metadata, route.subscriptions
+        if metadata and (KEY in metadata or ASKED in metadata):
+            heard = _cleared(heard, level_of(metadata))
+        for subscription in heard:
             outcome = subscription.offer(event)
             if outcome == QUEUED:
                 delivered += 1
@@ -266,3 +282,10 @@ class MemoryBus:
     def _check_open(self) -> None:
         if self.closed:
             raise BusError("the bus is closed: the host has stopped")
+
+
+def _cleared(heard: tuple[Subscription, ...], level: int) -> tuple[Subscription, ...]:
+    """Those that may read a label of this level."""
+    if level <= DEFAULT:
+        return heard
+    return tuple(item for item in heard if item.reads is None or item.reads(level))

@@ -11,11 +11,45 @@ from pathlib import Path
 
 from loom_sdk.errors import LoomError
 
-from . import calls, changes, check, demo, logs, models, plugin, run, show, top
+from . import (
+    agent,
+    approvals,
+    calls,
+    changes,
+    check,
+    demo,
+    events,
+    logs,
+    mcp,
+    models,
+    plugin,
+    route,
+    run,
+    show,
+    storage,
+    top,
+)
 from .common import WrongUsage
 from .entry import EXIT_INTERRUPTED
 
-GROUPS = (demo, run, check, show, top, logs, calls, changes, models, plugin)
+GROUPS = (
+    agent,
+    demo,
+    run,
+    check,
+    show,
+    top,
+    logs,
+    calls,
+    events,
+    storage,
+    changes,
+    models,
+    plugin,
+    route,
+    approvals,
+    mcp,
+)
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
 
@@ -63,12 +97,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """`loom call` takes options before its arguments, too, which argparse does not."""
     parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parser.parse_known_args(_two_words(sys.argv[1:] if argv is None else argv))
     if rest and (arguments.command != "call" or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.arguments += rest
     return arguments
+
+
+def _two_words(argv: Sequence[str]) -> list[str]:
+    """`events record` is one command where its words follow each other as the first ones."""
+    words = list(argv)
+    first = 0
+    while first < len(words) and words[first].startswith("-"):
+        first += 2 if words[first] in ("-c", "--config") else 1
+    if (both := " ".join(words[first : first + 2])) in events.COMMANDS:
+        words[first : first + 2] = [both]
+    return words
 
 
 def _config_path(given: str | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""`loom plugin`: build, list and inspect plugins."""
+"""`loom plugin`: build, list, inspect, pack and install plugins."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from loom_host import assembly, discovery, node_plugin
 from loom_host.manifest import Manifest, load_manifest
 from loom_sdk.errors import ManifestError
 
-from . import plugin_inspect
+from . import plugin_inspect, plugin_install, plugin_new, plugin_pack
 from .common import add_json, print_json, print_table, settings_of
 
 
 def add_parser(subparsers: Any) -> None:
-    plugin = subparsers.add_parser("plugin", help="build, list and inspect plugins")
+    plugin = subparsers.add_parser("plugin", help="build, inspect, pack and install plugins")
     verbs = plugin.add_subparsers(dest="verb", metavar="VERB", required=True)
     build = verbs.add_parser(
         "build", help="compile a plugin for the wasm tier, or fetch a Node plugin's packages"
@@ -27,7 +27,8 @@ def add_parser(subparsers: Any) -> None:
     listing = verbs.add_parser("list", help="plugins that this host can find")
     add_json(listing)
     listing.set_defaults(handler=run_list)
-    plugin_inspect.add_parser(verbs)
+    for group in (plugin_new, plugin_inspect, plugin_pack, plugin_install):
+        group.add_parser(verbs)
 
 
 def run_build(arguments: argparse.Namespace) -> int:

@@ -54,6 +54,8 @@ async def ps(arguments: argparse.Namespace) -> int:
             print(f"{row['name']}: {row['reason']}")
         if row["note"]:
             print(f"{row['name']}: {row['note']}")
+        if row["circuit_reason"]:
+            print(f"{row['name']}: {row['circuit_reason']}")
     for how, (quotas, names) in _unenforced(rows).items():
         print(f"{how}: {', '.join(quotas)} of {', '.join(names)}")
     return 0

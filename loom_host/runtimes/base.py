@@ -81,6 +81,10 @@ class PluginSpec:
     start_timeout_s: float = 30.0
     remote: Endpoint | None = None
     """Of the grpc tier: where it runs already; None for a child of this host."""
+    dynamic: bool = False
+    """Whether it tells only at Init what it offers; else that must agree with its manifest."""
+    code: tuple[Path, ...] = ()
+    """Of the grpc tier: files and folders with programs that it may read and start."""
 
     @property
     def confined(self) -> bool:

@@ -42,14 +42,18 @@ class NativeInstance:
         self._closed = False
         self._abandoned: list[Worker] = []
         self._abandoned_total = 0
-        self.declaration = Declaration(
-            tuple(self._driver.capabilities), tuple(self._driver.subscriptions)
-        )
+        self.declaration = self._declared()
         lost = ("memory", "cpu", "processes", "open_files", "network", "filesystem", "devices")
         self.enforcement: Mapping[str, str] = (
             dict.fromkeys(HELD_BY_HOST, "enforced")
             | dict.fromkeys(lost, UNENFORCED)
             | {"deadline_ms": "partial: a blocked thread is abandoned, not ended"}
+        )
+
+    def _declared(self) -> Declaration:
+        driver = self._driver
+        return Declaration(
+            tuple(driver.capabilities), tuple(driver.subscriptions), inferred=self._spec.dynamic
         )
 
     async def _run(self, work: Callable[[], Any]) -> Any:
@@ -86,6 +90,8 @@ class NativeInstance:
             await method(context)
         else:
             await self._run(lambda: method(context))
+        self._driver.learn()
+        self.declaration = self._declared()
 
     async def wake(self) -> None:
         """What is loaded stays ready."""

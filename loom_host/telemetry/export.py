@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import unquote
 
+from loom_host.privacy import LABELS
 from loom_sdk.errors import ConfigError
 
 from .metrics import Meter, Metric
@@ -152,6 +153,8 @@ class Exporter:
         self, settings: ExportSettings, tracer: Tracer, meter: Meter, out: TextIO | None = None
     ) -> None:
         self.dropped = self.exported = self.failed = 0
+        self.withheld = 0
+        """Spans of private and local-only turns: their texts stay here."""
         self._settings = settings
         self._tracer = tracer
         self._meter = meter
@@ -192,6 +195,9 @@ class Exporter:
             logger.warning("%d spans were not exported: the queue was full", self.dropped)
 
     def _put(self, span: Span) -> None:
+        if span.attributes.get("privacy") in LABELS:
+            self.withheld += 1
+            return
         if len(self._queue) >= QUEUE_MAX:
             self.dropped += 1
             return

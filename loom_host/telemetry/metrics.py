@@ -29,6 +29,12 @@ STANDARD: tuple[tuple[str, str, Labels, str], ...] = (
     ),
     ("subscription_queue_depth", "gauge", ("subscription",), "Events that wait in a queue."),
     ("agent_mailbox_size", "gauge", ("agent",), "Events that wait for an agent or plugin."),
+    (
+        "agent_mailbox_wait_seconds",
+        "histogram",
+        ("agent",),
+        "From an agent's mailbox to its handler.",
+    ),
     ("agent_dispatch_latency_seconds", "histogram", ("agent",), "Time of a handler of events."),
     ("action_invocations_total", "counter", ("capability", "provider"), "Invocations ended."),
     ("action_errors_total", "counter", ("capability", "code"), "Invocations that failed."),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from loom_host.privacy import NAMES, is_marked, level_of
 from loom_sdk.errors import ConfigError
 from loom_sdk.events import Event
 
@@ -49,6 +50,7 @@ class Telemetry:
         self._settings = settings
         self._dispatch = self.meter.histogram("event_dispatch_latency_seconds")
         self._handled = self.meter.histogram("agent_dispatch_latency_seconds")
+        self._waited = self.meter.histogram("agent_mailbox_wait_seconds")
         self._actions = self.meter.counter("action_invocations_total")
         self._errors = self.meter.counter("action_errors_total")
         self._latency = self.meter.histogram("action_latency_seconds")
@@ -113,6 +115,8 @@ class Telemetry:
     def on_publish(self, topic: str, event: Event) -> Span:
         """The span of one publish, begun; what the receivers do is below it."""
         attributes = {"topic": topic, "type": event.type, "source": event.source}
+        if is_marked(event.metadata):
+            attributes["privacy"] = NAMES[level_of(event.metadata)]
         return self.tracer.start(f"publish {topic}", event.traceparent, attributes)
 
     def on_dispatch(self, subscription: str, seconds: float) -> None:
@@ -120,6 +124,9 @@ class Telemetry:
 
     def on_handled(self, seconds: float, agent: str = "") -> None:
         self._handled.observe(seconds, agent)
+
+    def on_waited(self, seconds: float, agent: str) -> None:
+        self._waited.observe(seconds, agent)
 
     def on_action(self, capability: str, provider: str, status: str, seconds: float) -> None:
         """`status` is `ok` or the code of the error, see `loom_sdk.errors.TABLE`."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loom_host.runtimes.base import HostServices
+from loom_host.runtimes.base import HostServices, serving
 from loom_sdk import wire
 from loom_sdk._proto import plugin_pb2 as pb
 
@@ -54,11 +54,14 @@ async def kv_list(client: Client, request: Any) -> Any:
 
 
 async def http_request(client: Client, request: Any) -> Any:
-    client.flights.check(request.call_id)
+    served = serving.set(client.flights.check(request.call_id) or serving.get())
     headers = wire.headers_from_proto(request.headers)
-    response = await client.services.http_request(
-        request.method, request.url, headers, request.body, request.timeout_ms
-    )
+    try:
+        response = await client.services.http_request(
+            request.method, request.url, headers, request.body, request.timeout_ms
+        )
+    finally:
+        serving.reset(served)
     return wire.http_to_proto(response)
 
 

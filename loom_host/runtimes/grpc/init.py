@@ -6,14 +6,17 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from loom_host.manifest_values import CAPABILITY
 from loom_host.runtimes.base import Declaration, PluginSpec
 from loom_sdk import wire
 from loom_sdk._proto import plugin_pb2 as pb
 from loom_sdk.errors import LoomError, PluginError, PluginLoadError, ProtocolMismatch
-from loom_sdk.plugin import API_VERSION
+from loom_sdk.plugin import API_VERSION, CapabilitySpec
 from loom_sdk.status import error_from_proto
 
 API_VERSIONS = (API_VERSION,)
+MOST_TOLD, LONGEST_NAME, SCHEMA_CHARS = 256, 200, 65_536
+"""Of a plugin whose manifest lists nothing: a stranger's word is taken within bounds."""
 
 
 def init_request(spec: PluginSpec, host_socket: str = "") -> Any:
@@ -56,10 +59,29 @@ def declared(spec: PluginSpec, response: Any) -> Declaration:
 def _declaration(spec: PluginSpec, meta: Any) -> Declaration:
     if meta.id and meta.id != spec.id:
         raise PluginError(f"it calls itself {meta.id!r}, its manifest says {spec.id!r}")
+    capabilities = tuple(map(wire.capability_from_proto, meta.capabilities))
+    if spec.dynamic:
+        _check_told(capabilities)
     return Declaration(
-        tuple(map(wire.capability_from_proto, meta.capabilities)),
+        capabilities,
         tuple(map(wire.subscription_from_proto, meta.subscriptions)),
+        inferred=spec.dynamic,
     )
+
+
+def _check_told(capabilities: tuple[CapabilitySpec, ...]) -> None:
+    """Of what no manifest lists. Raises PluginError."""
+    if len(capabilities) > MOST_TOLD:
+        raise PluginError(f"it offers {len(capabilities)} capabilities, at most {MOST_TOLD} may be")
+    for spec in capabilities:
+        if len(spec.name) > LONGEST_NAME or not CAPABILITY.fullmatch(spec.name):
+            shown = ascii(spec.name[:LONGEST_NAME])
+            raise PluginError(f"capability {shown} must look like 'weather.get'")
+        size = len(json.dumps(spec.input_schema)) + len(spec.description)
+        if size > SCHEMA_CHARS:
+            raise PluginError(
+                f"the schema of {spec.name} has {size} characters, {SCHEMA_CHARS} may"
+            )
 
 
 def _mismatch(plugin_id: str, version: str) -> ProtocolMismatch:

@@ -56,7 +56,8 @@ class Sandbox:
         self.layers: dict[str, str] = {}
         self.reach = reach_of(spec.id, spec.grants)
         self._spec, self._places = spec, places
-        self._view = View(places, self.reach, self.profile == "standard", spec.folders)
+        everything = self.profile == "standard"
+        self._view = View(places, self.reach, everything, spec.folders, spec.code)
         self._wrap = bubblewrap()
         self._user: OwnUser | None = None
         self.group: cgroups.Group | None = None

@@ -57,12 +57,15 @@ class View:
     reach: Reach
     everything: bool
     folders: tuple[Folder, ...] = ()
+    code: tuple[Path, ...] = ()
+    """Programs beside its own."""
     readable: list[Path] = field(default_factory=list)
     writable: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         here, etc = self.places, ETC + (NETWORK_ETC if self.reach.ports else ())
         wanted = [*map(Path, etc), *_interpreter(), *_around(here.program), here.plugin]
+        wanted += self.code
         self.readable = _once([*wanted, models_dir(), *self.reach.readable])
         self.writable = [here.data, here.cache, here.private]
 

@@ -20,6 +20,7 @@ _APP = "loom_guest_app"
 _SDK = Path(loom_sdk.__file__).parent
 _SDK_MODULES = (
     "__init__",
+    "agent",
     "call_context",
     "calls",
     "context",

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from loom_sdk import Context, Plugin, Result, capability, models
-from loom_sdk.engines import Message
+from loom_sdk import Context, Plugin, Result, capability, models, toolless
+from loom_sdk.engines import Message, ToolCall, ToolSpec
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, ModelMissing
 
 PROMPT_CACHE_MIB = 256
@@ -78,60 +78,93 @@ class LocalLlm(Plugin):
         temperature: float | None = None,
         stop: list[str] | None = None,
         response_schema: dict[str, Any] | None = None,
+        tools: list[ToolSpec] | None = None,
+        tool_choice: str | None = None,
     ) -> Result:
-        """Answer a conversation, streaming text as it is written.
+        """Answer a conversation, streaming text as it is written, or ask for tools.
 
         Args:
-            messages: the conversation so far; role is system, user or assistant
+            messages: the conversation so far
             max_tokens: limit of the answer
             temperature: 0 always takes the likeliest token
             stop: texts that end the answer
             response_schema: JSON Schema that the answer must fit
+            tools: what the model may ask to be called
+            tool_choice: auto, none, required, or the name of one of the tools
 
         Returns:
-            {text, model, usage: {prompt_tokens, completion_tokens}}; items before it are {delta}.
+            {text, tool_calls, model, usage, finish_reason}; items before it are {delta}.
 
         Raises:
-            InvalidArguments: no messages, too many for the context, or an unusable schema.
+            InvalidArguments: no messages, too many for the context, an unusable schema, or a
+                tool_choice that is not among the tools.
+            ActionFailed: LLM_TOOL_CHOICE, the choice of a tool broke off; LLM_STOPPED, LLM_FAILED.
             DeadlineExceeded: the call's time ended while the model was writing.
         """
         if not messages:
             raise InvalidArguments("llm.chat needs at least one message")
-        request: dict[str, Any] = {
-            "messages": messages,
-            "max_tokens": max_tokens or self.config["max_output_tokens"],
-            "temperature": self.config["temperature"] if temperature is None else temperature,
-        }
-        if stop:
-            request["stop"] = stop
-        if response_schema is not None:
-            schema = {"name": "answer", "schema": response_schema}
-            request["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return self._answer(ctx, request)
+        choice = toolless.choice(messages, tools, tool_choice, self.config["tool_rounds"])
+        with self._lock:
+            asked = []
+            if choice is not None:
+                asked = [self._choose(ctx, choice)]
+                if calls := choice.calls(asked[0].text):
+                    return self._result("", calls, *asked)
+            answer = self._write(ctx, _Answer(ctx), {
+                "messages": toolless.flattened(messages),
+                "max_tokens": max_tokens or self.config["max_output_tokens"],
+                "temperature": self.config["temperature"] if temperature is None else temperature,
+                **({"stop": stop} if stop else {}),
+                **_constraint(response_schema),
+            })  # fmt: skip
+        return self._result(answer.text, [], answer, *asked)
 
-    def _answer(self, ctx: Context, request: dict[str, Any]) -> Result:
+    def _choose(self, ctx: Context, choice: toolless.Choice) -> _Answer:
+        request = {
+            "messages": choice.messages,
+            "max_tokens": self.config["tool_tokens"],
+            "temperature": 0.0,
+            **_constraint(choice.response_schema),
+        }
+        return self._write(ctx, _Answer(ctx, quiet=True), request)
+
+    def _write(self, ctx: Context, answer: _Answer, request: dict[str, Any]) -> _Answer:
         request |= {
             "seed": self.config["seed"],
             "cache_prompt": True,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        answer = _Answer(ctx)
-        with self._lock:
-            if self._server is None:
-                raise ActionFailed("llm-local has no model loaded: restart it", code="LLM_STOPPED")
-            with ctx.span("llm.generate", model=self._model):
-                answer.run(self._server, request)
-        usage = {key: answer.usage.get(key, 0) for key in ("prompt_tokens", "completion_tokens")}
-        return Result({"text": answer.text, "model": self._model, "usage": usage})
+        if self._server is None:
+            raise ActionFailed("llm-local has no model loaded: restart it", code="LLM_STOPPED")
+        with ctx.span("llm.generate", model=self._model):
+            answer.run(self._server, request)
+        return answer
+
+    def _result(self, text: str, calls: list[ToolCall], *answers: _Answer) -> Result:
+        """With the tokens of all answers; it costs nothing but the machine's own time."""
+        given, written = (
+            sum(int(answer.usage.get(key, 0)) for answer in answers)
+            for key in ("prompt_tokens", "completion_tokens")
+        )
+        return Result(
+            {
+                "text": text,
+                "tool_calls": calls,
+                "model": self._model,
+                "usage": {"input_tokens": given, "output_tokens": written, "cost": 0.0},
+                "finish_reason": "tool_calls" if calls else answers[0].finish or "stop",
+            }
+        )
 
 
 class _Answer:
     """Collects one streamed answer. What its callback returns tells llama.cpp whether to stop."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: Context, quiet: bool = False) -> None:
+        self._ctx, self._quiet = ctx, quiet
         self._parts: list[str] = []
+        self.finish = ""
         self._failure: BaseException | None = None
         self._refusal: Any = None
         self.usage: dict[str, int] = {}
@@ -164,7 +197,9 @@ class _Answer:
         for choice in chunk["choices"]:
             if delta := choice["delta"].get("content"):
                 self._parts.append(delta)
-                self._ctx.emit({"delta": delta})
+                if not self._quiet:
+                    self._ctx.emit({"delta": delta})
+            self.finish = choice.get("finish_reason") or self.finish
         if self._ctx.remaining_ms() > 0:
             return False
         raise DeadlineExceeded("the time ended while the model was writing")
@@ -181,6 +216,13 @@ class _Answer:
         if code == 400:
             raise InvalidArguments(f"the model refused the request: {message}")
         raise ActionFailed(f"the model failed: {message}", code="LLM_FAILED")
+
+
+def _constraint(schema: dict[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
+        return {}
+    named = {"name": "answer", "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
 def model_file(name: str) -> Path:

@@ -6,7 +6,7 @@ import { readNumber } from "./numbers.js";
 const BETWEEN = new Set(["to", "in", "into", "as", "=", "->", "equals", "is", "are", "make", "than"]);
 const FILLER = new Set(
   ("how many much convert what whats is are the there of please me tell equal equals make does do " +
-    "it can you express change turn be would be will contain have to in a").split(" "),
+    "it can you express expressed converted measured change turn be would be will contain have to in a").split(" "),
 );
 const ONE = new Fraction(1n);
 
@@ -39,7 +39,35 @@ export function understand(question) {
       unknown ??= found?.unknown;
     }
   }
-  return unknown === undefined ? undefined : { unknown };
+  return apart(words) ?? (unknown === undefined ? undefined : { unknown });
+}
+
+/** "It weighs 3 kilos, what is that in pounds?": an amount, and elsewhere a unit of its kind. */
+function apart(words) {
+  const lower = words.map((word) => word.toLowerCase());
+  for (let at = 0; at < words.length; at++) {
+    const number = readNumber(lower, at);
+    const unit = number && unitAt(words, number[1]);
+    if (!unit) continue;
+    for (let other = words.length - 1; other > 0; other--) {
+      const inside = other >= at && other < number[1] + unit.count;
+      const target = inside || !/^(in|into|to|many|much)$/.test(lower[other - 1])
+        ? undefined : unitAt(words, other);
+      if (target && target.unit !== unit.unit && target.unit.kind === unit.unit.kind) {
+        return { amounts: [[number[0], unit.unit]], target: target.unit };
+      }
+    }
+  }
+  return undefined;
+}
+
+/** The unit with the longest name that begins there, as { unit, count } with its words. */
+function unitAt(words, at) {
+  for (let count = Math.min(3, words.length - at); count > 0; count--) {
+    const unit = unitNamed(words.slice(at, at + count).join(" "));
+    if (unit) return { unit, count };
+  }
+  return undefined;
 }
 
 function both(amount, target) {

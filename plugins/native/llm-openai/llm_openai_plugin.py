@@ -8,32 +8,32 @@ The Rust project's variables VLLM_BASE_URL, VLLM_MODEL and VLLM_API_KEY become t
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llm_openai_wire import PATHS, Ask, Dialect, Piece, parse_document, parse_event, request_body
+from llm_openai_answer import Answer
+from llm_openai_limits import (
+    MAX_RETRY_AFTER_S,
+    RETRIED_STATUSES,
+    Phases,
+    Retryable,
+    backoff_s,
+    status_error,
+)
+from llm_openai_parts import Ask, Names, Piece
+from llm_openai_wire import PATHS, Dialect, parse_document, parse_event, request_body
 
-from loom_sdk import AsyncContext, Plugin, Result, capability
-from loom_sdk.engines import Message
-from loom_sdk.errors import ActionFailed, InvalidArguments, LoomError
+from loom_sdk import AsyncContext, Plugin, Result, capability, toolless
+from loom_sdk.engines import Message, ToolSpec
+from loom_sdk.errors import ActionFailed, InvalidArguments
 
 if TYPE_CHECKING:
     import httpx
 
-RETRIED_STATUSES = (408, 429, 500, 502, 503, 504)
 ABSENT_STATUSES = (404, 405, 501)
-MAX_RETRY_AFTER_S = 20.0
-"""A server that asks for more waiting is given up instead: the speaker is gone by then."""
-
-
-class _Retryable(Exception):
-    """A try that failed before its first piece, with the wait that the server asked for."""
-
-    def __init__(self, error: LoomError, wait_s: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error, self.wait_s = error, wait_s
+PARALLEL = {"server": None, "on": True, "off": False}
 
 
 class OpenAiLlm(Plugin):
@@ -49,10 +49,8 @@ class OpenAiLlm(Plugin):
 
         key = self.config["api_key_secret"]
         headers = {"Authorization": f"Bearer {await ctx.secret(key)}"} if key else {}
-        timeout = httpx.Timeout(
-            self.config["request_timeout_ms"] / 1000,
-            connect=self.config["connect_timeout_ms"] / 1000,
-        )
+        # The other phases are timed by `Phases`, from what the stream says.
+        timeout = httpx.Timeout(None, connect=self.config["connect_timeout_ms"] / 1000)
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False)
 
     async def stop(self, ctx: AsyncContext) -> None:
@@ -69,58 +67,98 @@ class OpenAiLlm(Plugin):
         temperature: float | None = None,
         stop: list[str] | None = None,
         response_schema: dict[str, Any] | None = None,
+        tools: list[ToolSpec] | None = None,
+        tool_choice: str | None = None,
     ) -> Result:
-        """Answer a conversation, streaming text as it is written.
+        """Answer a conversation, streaming text as it is written, or ask for tools.
 
         Args:
-            messages: the conversation so far; role is system, user or assistant
+            messages: the conversation so far
             max_tokens: limit of the answer
             temperature: 0 always takes the likeliest token
             stop: texts that end the answer
             response_schema: JSON Schema that the answer must fit
+            tools: what the model may ask to be called
+            tool_choice: auto, none, required, or the name of one of the tools
 
         Returns:
-            {text, model, usage: {prompt_tokens, completion_tokens}}; items before it are {delta}.
+            {text, tool_calls, model, usage, finish_reason}; items before it are {delta}.
 
         Raises:
-            InvalidArguments: no messages.
-            ActionFailed: LLM_HTTP_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE or LLM_BAD_RESPONSE.
+            InvalidArguments: no messages, or a tool_choice that is not among the tools.
+            ActionFailed: LLM_HTTP_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE, LLM_BAD_RESPONSE or
+                LLM_TOOL_CHOICE.
         """
         if not messages:
             raise InvalidArguments("llm.chat needs at least one message")
         ask = Ask(
-            [dict(message) for message in messages],  # type: ignore[arg-type]  # all values are str
+            messages,
             self.config["model"],
             max_tokens or self.config["max_output_tokens"],
             self.config["temperature"] if temperature is None else temperature,
             tuple(stop or ()),
             response_schema,
+            tools or (),
+            _checked(tool_choice, tools),
+            PARALLEL[self.config["parallel_tool_calls"]],
         )
-        answer = _Answer(ctx, ask)
-        await self._with_retries(ctx, ask, answer)
-        return answer.result()
+        if self.config["tool_calls"] == "constrained":
+            return await self._constrained(ctx, ask)
+        return self._priced(await self._in_time(ctx, ask))
 
-    async def _with_retries(self, ctx: AsyncContext, ask: Ask, answer: _Answer) -> None:
-        for tries_left in range(self.config["retries"], -1, -1):
+    async def _constrained(self, ctx: AsyncContext, ask: Ask) -> Result:
+        """For a model that was never trained to call tools: choice first, then words."""
+        rounds = self.config["tool_rounds"]
+        choice = toolless.choice(ask.messages, list(ask.tools), ask.tool_choice, rounds)
+        plain = replace(ask, messages=toolless.flattened(ask.messages), tools=())
+        if choice is None:
+            return self._priced(await self._in_time(ctx, plain))
+        chosen = await self._in_time(ctx, replace(
+            plain, messages=choice.messages, max_tokens=self.config["tool_tokens"],
+            temperature=0.0, stop=(), response_schema=choice.response_schema, quiet=True,
+        ))  # fmt: skip
+        if calls := choice.calls(chosen.text):
+            result = self._priced(chosen)
+            result.output |= {"text": "", "tool_calls": calls, "finish_reason": "tool_calls"}
+            return result
+        answer = await self._in_time(ctx, plain)
+        answer.tokens = (
+            answer.tokens[0] + chosen.tokens[0],
+            answer.tokens[1] + chosen.tokens[1],
+        )
+        return self._priced(answer)
+
+    def _priced(self, answer: Answer) -> Result:
+        return answer.result(self.config["price_input"], self.config["price_output"])
+
+    async def _in_time(self, ctx: AsyncContext, ask: Ask) -> Answer:
+        limit_ms = self.config["request_timeout_ms"]
+        answer = Answer(ctx, ask, Names.of(ask))
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                await self._with_retries(ctx, ask, answer)
+        except TimeoutError as error:
+            raise ActionFailed(
+                f"{self.config['base_url']} took longer than request_timeout_ms ({limit_ms} ms) "
+                "for an answer: raise that limit, or take a smaller model",
+                code="LLM_TIMEOUT",
+            ) from error
+        return answer
+
+    async def _with_retries(self, ctx: AsyncContext, ask: Ask, answer: Answer) -> None:
+        for done in range(self.config["retries"] + 1):
             try:
                 await self._try(ctx, ask, answer)
                 return
-            except _Retryable as failed:
-                done = self.config["retries"] - tries_left
-                wait = self._wait_s(done, failed.wait_s)
+            except Retryable as failed:
+                wait = backoff_s(done, failed.wait_s, self.config["retry_backoff_ms"])
                 late = wait * 1000 >= ctx.remaining_ms() or wait > MAX_RETRY_AFTER_S
-                if not tries_left or late:
+                if done == self.config["retries"] or late:
                     raise failed.error from failed
                 ctx.log("trying the model again", "warning", after_s=f"{wait:.2f}", why=failed)
                 await asyncio.sleep(wait)
 
-    def _wait_s(self, done: int, asked: float | None) -> float:
-        if asked is not None:
-            return asked
-        ceiling: float = self.config["retry_backoff_ms"] / 1000 * 2.0**done
-        return ceiling * random.uniform(0.5, 1)
-
-    async def _try(self, ctx: AsyncContext, ask: Ask, answer: _Answer) -> None:
+    async def _try(self, ctx: AsyncContext, ask: Ask, answer: Answer) -> None:
         for dialect in self._dialects(ask):
             with ctx.span("llm.request", path=PATHS[dialect]):
                 if await self._request(ask, dialect, answer):
@@ -136,33 +174,51 @@ class OpenAiLlm(Plugin):
             return ("chat",)
         return ("responses", "chat") if ask.response_schema is None else ("chat", "responses")
 
-    async def _request(self, ask: Ask, dialect: Dialect, answer: _Answer) -> bool:
+    async def _request(self, ask: Ask, dialect: Dialect, answer: Answer) -> bool:
         """False where this endpoint has no answer and the other is left to try."""
         import httpx
 
-        if self._client is None:
-            raise ActionFailed("llm-openai is stopped: restart it", code="LLM_UNREACHABLE")
         url = self.config["base_url"].rstrip("/") + PATHS[dialect]
         has_other = dialect != self._dialects(ask)[-1]
+        answer.begin()
+        phases = Phases(self.config)
         try:
-            async with self._client.stream(
-                "POST", url, json=request_body(ask, dialect)
-            ) as response:
-                if has_other and self._unfit(dialect, response.status_code):
+            async with phases:
+                if not await self._stream(ask, dialect, answer, phases, url, has_other):
                     return False
-                await _check_status(response, url)
-                async with aclosing(_pieces(response, dialect, url)) as pieces:
-                    async for piece in pieces:
-                        if await answer.take(piece, url):
-                            break
-        except httpx.TimeoutException as error:
-            raise answer.failure("LLM_TIMEOUT", f"{url} did not answer in time", error) from error
+        except TimeoutError as error:
+            if not phases.late:
+                raise  # another's clock
+            what = f"{url} did not go on within {phases.late}"
+            raise answer.failure("LLM_TIMEOUT", what, error) from error
+        except httpx.ConnectTimeout as error:
+            what = f"{url} took no connection within connect_timeout_ms"
+            raise answer.failure("LLM_TIMEOUT", what, error) from error
         except httpx.HTTPError as error:
             what = f"{url}: {error or type(error).__name__}"
             raise answer.failure("LLM_UNREACHABLE", what, error) from error
-        if has_other and not answer.text:
-            return False
-        answer.finish(url)
+        return not (has_other and answer.empty)
+
+    async def _stream(
+        self, ask: Ask, dialect: Dialect, answer: Answer, phases: Phases, url: str, has_other: bool
+    ) -> bool:
+        """Leaving it closes the connection, unless the answer was read to its end."""
+        if self._client is None:
+            raise ActionFailed("llm-openai is stopped: restart it", code="LLM_UNREACHABLE")
+        body = request_body(ask, dialect, Names.of(ask))
+        async with self._client.stream("POST", url, json=body) as response:
+            if has_other and self._unfit(dialect, response.status_code):
+                return False
+            if response.status_code >= 300:
+                text = (await response.aread()).decode(errors="replace")
+                raise status_error(response.status_code, response.headers, text, url)
+            async with aclosing(_pieces(response, dialect, url)) as pieces:
+                async for piece in pieces:
+                    phases.alive(piece.speaks)
+                    if await answer.take(piece, url):
+                        break
+        if not (has_other and answer.empty):
+            await answer.close(url)
         return True
 
     def _unfit(self, dialect: Dialect, status: int) -> bool:
@@ -172,83 +228,23 @@ class OpenAiLlm(Plugin):
         return status >= 400 and status not in (401, 403, *RETRIED_STATUSES)
 
 
-class _Answer:
-    """Collects one answer and passes its pieces on."""
-
-    def __init__(self, ctx: AsyncContext, ask: Ask) -> None:
-        self._ctx, self._stop = ctx, ask.stop
-        self.text, self._sent, self._model = "", 0, ask.model
-        self._usage: dict[str, int] = {}
-        self._ended = False
-
-    async def take(self, piece: Piece, url: str) -> bool:
-        """True once nothing more is wanted."""
-        if piece.error:
-            raise self.failure("LLM_BAD_RESPONSE", f"{url} broke off: {piece.error}")
-        self._model = piece.model or self._model
-        self._usage = piece.usage or self._usage
-        self.text += piece.delta
-        cut = min((at for text in self._stop if (at := self.text.find(text)) >= 0), default=-1)
-        if cut >= 0:
-            self.text = self.text[:cut]
-        self._ended = piece.done or cut >= 0
-        await self._send(0 if self._ended else self._held())
-        return self._ended
-
-    def _held(self) -> int:
-        """Characters at the end that may be the begin of a stop text."""
-        sizes = (size for text in self._stop for size in range(len(text) - 1, 0, -1)
-                 if self.text.endswith(text[:size]))  # fmt: skip
-        return max(sizes, default=0)
-
-    async def _send(self, held: int) -> None:
-        end = len(self.text) - held
-        if end > self._sent:
-            await self._ctx.emit({"delta": self.text[self._sent : end]})
-            self._sent = end
-
-    def failure(self, code: str, message: str, cause: Exception | None = None) -> Exception:
-        """Retryable only before the first piece: afterwards the listener has heard a part."""
-        hint = {"LLM_UNREACHABLE": "is the server running, is base_url right?",
-                "LLM_TIMEOUT": "raise request_timeout_ms, or take a smaller model"}  # fmt: skip
-        error = ActionFailed(f"{message}: {hint.get(code, 'see the server log')}", code=code)
-        return error if self._sent or cause is None else _Retryable(error)
-
-    def finish(self, url: str) -> None:
-        if not self.text and not self._ended:
-            raise self.failure("LLM_BAD_RESPONSE", f"{url} ended without an answer")
-
-    def result(self) -> Result:
-        usage = self._usage or {"prompt_tokens": 0, "completion_tokens": 0}
-        return Result({"text": self.text, "model": self._model, "usage": usage})
+def _checked(tool_choice: str | None, tools: list[ToolSpec] | None) -> str:
+    names = [tool["name"] for tool in tools or ()]
+    if tool_choice in (None, "auto", "none", "required") or tool_choice in names:
+        return tool_choice or "auto"
+    raise InvalidArguments(f"tool_choice {tool_choice!r} is not among the tools")
 
 
 async def _pieces(response: Any, dialect: Dialect, url: str) -> AsyncGenerator[Piece, None]:
     """The stream's pieces, or one for a server that answers with a whole document."""
     try:
         if "event-stream" not in response.headers.get("content-type", ""):
-            piece = parse_document((await response.aread()).decode(), dialect)
-            piece.done = True
-            yield piece
+            yield parse_document((await response.aread()).decode(), dialect)
             return
         async for line in response.aiter_lines():
             if line.startswith("data:"):
                 yield parse_event(line[5:], dialect)
-    except (ValueError, AttributeError, TypeError, IndexError) as error:
+    except (ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
         raise ActionFailed(
             f"{url} sent what is not an answer of /{dialect}: {error}", code="LLM_BAD_RESPONSE"
         ) from error
-
-
-async def _check_status(response: Any, url: str) -> None:
-    status: int = response.status_code
-    if status < 300:
-        return
-    text = (await response.aread()).decode(errors="replace")[:300]
-    hint = {401: "check the key that api_key_secret names", 403: "check the key's rights",
-            404: "check base_url and model"}.get(status, "see the server's log")  # fmt: skip
-    error = ActionFailed(f"{url} answered {status}: {text.strip()}: {hint}", code="LLM_HTTP_STATUS")
-    if status not in RETRIED_STATUSES:
-        raise error
-    after = response.headers.get("retry-after", "")
-    raise _Retryable(error, float(after) if after.isdecimal() else None)

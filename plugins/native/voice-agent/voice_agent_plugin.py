@@ -12,8 +12,10 @@ import time
 from collections import OrderedDict
 from functools import partial
 
-from voice_agent_answer import Answerer, History
+from voice_agent_answer import Answerer
+from voice_agent_consent import Consent
 from voice_agent_floor import QUERY_HOLDS_S, Floor, joined
+from voice_agent_history import History
 from voice_agent_speech import Speaker, stopped
 from voice_agent_split import speakable
 from voice_agent_turn import AGENT_TOPIC, Turn, spoken_apology, status_of, unix_ms
@@ -43,6 +45,7 @@ class VoiceAgent(Plugin):
         """The last utterance, with those that it continued."""
         self._current: Running | None = None
         self._history = History(0)
+        self._consent = Consent()
         self._warming: asyncio.Task[bool] | None = None
         self._deaf = False
         """The recogniser failed the last time; that is said once, not at every noise."""
@@ -67,13 +70,24 @@ class VoiceAgent(Plugin):
         elif event.metadata.get("dropped"):
             self._floor.end(event.metadata.get("utterance_id", ""))
 
+    @on_event(AGENT_TOPIC, types=("approval.request", "approval.result"))
+    async def approval(self, ctx: AsyncContext, event: Event) -> None:
+        """A tool that acts waits to be allowed: that is asked aloud."""
+        if event.type == "approval.result":
+            self._consent.over(event)
+            return
+        asking = self._current[0] if self._current is not None else None
+        await self._consent.ask(ctx, event, asking, self.config)
+
     @on_event("utterance", types=("utterance",))
     async def heard(self, ctx: AsyncContext, event: Event) -> None:
         """Speech in, `transcript.final` out; without words an `action_result` no_speech.
 
         Where it goes on with what was said before, both are transcribed as one.
         """
-        event = self._former = self._joined(event)
+        if not self._consent.open:  # an answer continues nothing
+            event = self._joined(event)
+        self._former = event
         utterance_id, going_on = event.metadata.get("utterance_id", ""), False
         if "continues" in event.metadata:
             self._floor.keep(utterance_id, self.config["stt_timeout_ms"] / 1000)
@@ -106,6 +120,11 @@ class VoiceAgent(Plugin):
         if not speakable(text):
             nothing = {"status": "no_speech", "action_type": "utterance"}
             await turn.publish(ctx, AGENT_TOPIC, "action_result", nothing)
+            return False
+        ended = event.metadata.get("end_of_speech_unix_ms", "")
+        if await self._consent.take(ctx, text, ended):
+            answered = {"status": "ok", "action_type": "approval", "text": text}
+            await turn.publish(ctx, AGENT_TOPIC, "action_result", answered)
             return False
         labels = {
             "text": text,
@@ -163,6 +182,8 @@ class VoiceAgent(Plugin):
         """A question in, its answer out as `assistant` and `tts` events, `action_result` last."""
         turn = Turn.of(event, self.config["speak"])
         if not speakable(turn.question) or self._is_known(turn, event):
+            return
+        if await self._consent.take(ctx, turn.question):
             return
         turn.go_ahead = partial(self._floor.wait, turn.heard)
         former = self._current

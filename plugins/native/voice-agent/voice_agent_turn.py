@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loom_sdk import AsyncContext, Event
+from loom_sdk.engines import ToolCall
 from loom_sdk.errors import LoomError, encode, mapping_of
+from loom_sdk.toolloop import Outcome
 
 AGENT_TOPIC = "agent.voice"
 PRIORITY = 50
@@ -67,6 +69,9 @@ class Turn:
     speak: bool = True
     stages: dict[str, Stage] = field(default_factory=dict)
     tool: dict[str, Any] | None = None
+    """The last one that was called."""
+    path: str = "model"
+    """Who chose the tool: the `model`, or the `quick` path past it."""
     route: dict[str, Any] | None = None
     answer: str = ""
     first_audio_unix_ms: float | None = None
@@ -101,6 +106,14 @@ class Turn:
         yield stage
         if stage.wall_us:
             self.stages[name] = stage
+
+    def called(self, call: ToolCall, outcome: Outcome | None = None) -> None:
+        """A tool is called, or has been."""
+        self.tool = {"name": call["name"], "arguments": call["arguments"]}
+        if outcome is not None and outcome.error is None:
+            self.tool |= {"result": outcome.output, "provider": outcome.provider}
+        else:
+            self.tool |= {"result": None, "provider": ""}
 
     def failed(self, error: BaseException) -> None:
         """The first failure is the turn's outcome."""
@@ -144,6 +157,7 @@ class Turn:
             "transcript": self.heard.get("transcript") or self.question,
             "question": self.question,
             "route": self.route,
+            "path": self.path,
             "tool": self.tool,
             "answer": self.answer,
             "stages_ms": self.stages_ms(),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loom_sdk import AsyncContext, toolchoice
+from loom_sdk import AsyncContext
 from loom_sdk.errors import LoomError
+from loom_sdk.toolloop import offered, tool_specs
 
 POLL_S = 0.1
 MAX_POLL_S = 5.0
@@ -25,13 +26,15 @@ QUESTION = "Hello"
 async def warm_up(ctx: AsyncContext, config: Mapping[str, Any]) -> bool:
     """Returns whether it was done. Waits for the tools to be complete and the model to be there."""
     until = time.monotonic() + PATIENCE_S
-    before: list[toolchoice.Tool] = []
+    before: list[dict[str, Any]] = []
     pause_s = POLL_S
     while time.monotonic() < until:
         try:
-            tools = await _tools(ctx, config)
+            tools = await offered(ctx, config["max_tools"])
             if tools and tools == before:
-                await _read(ctx, tools)
+                if config["intent"] != "off":
+                    await _learn(ctx, tools)
+                await _read(ctx, config, tools)
                 return True
             before = tools
         except LoomError as error:
@@ -41,13 +44,27 @@ async def warm_up(ctx: AsyncContext, config: Mapping[str, Any]) -> bool:
     return False
 
 
-async def _tools(ctx: AsyncContext, config: Mapping[str, Any]) -> list[toolchoice.Tool]:
-    result = await ctx.invoke("loom.tools", timeout_ms=2000)
-    return toolchoice.tools_of(result.output["tools"][: config["max_tools"]])
+async def _learn(ctx: AsyncContext, tools: Sequence[Mapping[str, Any]]) -> None:
+    """The matcher learns the tools at their first use; without a matcher nothing is lost."""
+    try:
+        arguments = {"text": QUESTION, "tools": tools}
+        await ctx.invoke("intent.match", arguments, timeout_ms=round(PATIENCE_S * 1000))
+    except LoomError as error:
+        ctx.log(f"no quick path: {error.message}", "debug")
 
 
-async def _read(ctx: AsyncContext, tools: list[toolchoice.Tool]) -> None:
-    """One token of an answer to the prompt of every choice. Nobody waits for it, so it has time."""
-    messages = toolchoice.messages(tools, QUESTION)
-    arguments = {"messages": messages, "max_tokens": 1, "temperature": 0.0}
+async def _read(
+    ctx: AsyncContext, config: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]
+) -> None:
+    """One token of an answer to the prompt of every question. Nobody waits for it, so it has
+    time."""
+    arguments = {
+        "messages": [
+            {"role": "system", "content": config["system_prompt"]},
+            {"role": "user", "content": QUESTION},
+        ],
+        "tools": tool_specs(tools),
+        "max_tokens": 1,
+        "temperature": 0.0,
+    }
     await ctx.invoke("llm.chat", arguments, timeout_ms=round(PATIENCE_S * 1000))

@@ -37,6 +37,8 @@ _PHRASES = {
     "cubed": "cubed|³",
     "degrees": "degrees|degree|°",
     "factorial": "factorial|!",
+    "thirds": "thirds",
+    "quarters": "quarters",
     "of": "of",
 }
 _WORDS = {
@@ -57,7 +59,7 @@ def _alternatives() -> str:
 
 _SPOKEN = "|".join(text.replace(" ", r"\s+") for text in _OPERATORS if text[0].isalpha())
 _TOKEN = re.compile(
-    r"(?P<skip>\s+|(?:the|a|an)\b|[?=.]+\s*$)"
+    r"(?P<skip>\s+|(?:the|a|an|together)\b|away(?=\s+from\b)|[?=.]+\s*$)"
     # A recogniser's mark for a pause before an operator: "12? Times 9."
     rf"|(?P<pause>[?.,]+(?=\s+(?:{_SPOKEN})\b))"
     r"|(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)"

@@ -4,9 +4,9 @@
     product := unary (("*" | "/" | "//" | "mod" | "of") unary)*
     unary   := ("-" | "+") unary | power
     power   := postfix ("**" unary)?
-    postfix := atom ("%" | "!" | "squared" | "cubed" | "degrees")*
+    postfix := atom ("%" | "!" | "squared" | "cubed" | "degrees" | "thirds" | "quarters")*
     atom    := number | "pi" | "e" | "(" sum ")" | function "(" sum ("," sum)* ")"
-             | function "of"? power | verb sum word sum
+             | function "of"? power | verb sum (word sum)+
 
 Numbers are fractions, so `0.1 + 0.2` is 0.3. What is irrational is worked out with 40 digits
 (trigonometry: 15) and shown with 12. `%` before an operand is the remainder, else a hundredth.
@@ -43,12 +43,13 @@ _PRODUCTS: dict[str, Binary] = {
     "mod": lambda a, b: a % nonzero(b),
 }
 _VERBS: dict[str, tuple[tuple[str, ...], Binary]] = {
-    "multiply": (("by", "and"), operator.mul),
+    "multiply": (("by", "and", ","), operator.mul),
     "divide": (("by",), divide),
-    "add": (("and", "to"), operator.add),
+    "add": (("and", "to", ","), operator.add),
     "subtract": (("from",), lambda a, b: b - a),
-    "sum": (("and",), operator.add),
-    "product": (("and",), operator.mul),
+    "take": (("from",), lambda a, b: b - a),
+    "sum": (("and", ","), operator.add),
+    "product": (("and", ","), operator.mul),
     "difference": (("and",), operator.sub),
 }
 _SAID = {
@@ -57,6 +58,8 @@ _SAID = {
     "cbrt": "the cube root of", "abs": "the absolute value of", "ln": "the natural logarithm of",
 }  # fmt: skip
 MAX_SAID_TOKENS = 9
+_POSTFIXES = ("%", "factorial", "squared", "cubed", "degrees", "thirds", "quarters")
+_SHARES = {"%": 100, "thirds": 3, "quarters": 4}
 
 
 class Answer(TypedDict):
@@ -159,13 +162,13 @@ class _Parser:
 
     def _postfix(self) -> Fraction:
         value = self._atom()
-        while kind := self._take("%", "factorial", "squared", "cubed", "degrees"):
+        while kind := self._take(*_POSTFIXES):
             value = self.functions.settle(self._applied(kind, value))
         return value
 
     def _applied(self, kind: str, value: Fraction) -> Fraction:
-        if kind == "%":
-            return value / 100
+        if kind in _SHARES:
+            return value / _SHARES[kind]
         if kind == "degrees":
             return value * PI / 180
         if kind == "factorial":
@@ -207,14 +210,16 @@ class _Parser:
         return values
 
     def _verb(self, separators: tuple[str, ...], apply: Binary) -> Fraction:
-        """`multiply 3 by 4`, `the sum of 3 and 4`."""
+        """`multiply 3 by 4`, `the sum of 3, 4 and 5`."""
         if self._peek().kind == "of" or self._peek().text == "between":
             self._index += 1
-        left = self._sum()
+        value = self._sum()
         if self._peek().text not in separators:
             raise self._error()
-        self._index += 1
-        return self.functions.settle(apply(left, self._sum()))
+        while self._peek().text in separators:
+            self._index += 2 if self._peek(1).text == "and" else 1
+            value = self.functions.settle(apply(value, self._sum()))
+        return value
 
 
 def written(value: Fraction) -> str:

@@ -35,20 +35,26 @@ class Weather(Plugin):
 
     @tool("weather.get", effects="none")
     def get(
-        self, ctx: Context, city: str, units: Units = "celsius", days: int = 0
+        self, ctx: Context, city: str = "", units: Units = "celsius", days: int = 0
     ) -> dict[str, Any]:
         """Current weather for a place.
 
         Args:
-            city: name of the place, such as "Paris" or "Paris, Texas"
+            city: name of the place, such as "Paris" or "Paris, Texas"; home where absent
             units: of the temperature; fahrenheit also means miles per hour
             days: days of forecast beside it, from today
 
         Raises:
-            ActionFailed: PLACE_NOT_FOUND; WEATHER_FAILED where the server refuses or answers
+            ActionFailed: PLACE_NOT_FOUND; PLACE_MISSING where none is named and no home is set; WEATHER_FAILED where the server refuses or answers
                 what is not its format.
         """
-        place = self._place(ctx, city.strip())
+        city = city.strip() or self.config["home"].strip()
+        if not city:
+            raise ActionFailed(
+                "no place was named: name one, or set `home` of the plugin weather",
+                code="PLACE_MISSING",
+            )
+        place = self._place(ctx, city)
         forecast = self._forecast(ctx, place, units, days)
         try:
             return _answer(place, forecast, units)

@@ -1,11 +1,13 @@
 """Loom's SDK: what a plugin author imports. Pure standard library as imported here."""
 
+from .agent import Agent
 from .calls import Call, Item, Result
 from .context import AsyncContext, Context
 from .events import Event, QoS
 from .plugin import Plugin, capability, on_event, tool
 
 __all__ = [
+    "Agent",
     "AsyncContext",
     "Call",
     "Context",

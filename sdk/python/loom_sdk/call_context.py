@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .agent import State, Turn
 from .calls import Call
-from .errors import DeadlineExceeded, PermissionDenied
+from .errors import ActionFailed, DeadlineExceeded, PermissionDenied
 from .events import Event
 from .port import SpanRecord
 
@@ -44,6 +45,7 @@ class CallContext:
         self._began = time.monotonic()
         self._deadline = self._began + (call.remaining_ms if call else timeout_ms) / 1000
         self._call_id = call.id if call else event.id if event else ""
+        self._turn: Turn | None = None
         self._traceparent = (
             call.traceparent if call is not None else event.traceparent if event else ""
         )
@@ -82,6 +84,67 @@ class CallContext:
     @property
     def call_id(self) -> str:
         return self._call_id
+
+    @property
+    def capability(self) -> str:
+        """Name of the capability that is called, empty for an event."""
+        return self._call.capability if self._call else ""
+
+    @property
+    def turn(self) -> Turn:
+        """What an agent's handler has beside the event. Raises ActionFailed for anything else."""
+        if self._turn is None:
+            raise ActionFailed(
+                f"{self.plugin_id}: only the handlers of a loom_sdk.Agent that runs as an agent "
+                'have state: write type = "agent" in plugin.toml',
+                code="NO_AGENT",
+            )
+        return self._turn
+
+    @property
+    def agent(self) -> str:
+        """Name of the agent whose event this is."""
+        return self.turn.agent
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The plugin's settings with those of `[agents.NAME.parameters]`."""
+        return self.turn.parameters
+
+    @property
+    def state(self) -> State:
+        """Of this agent. Kept, with the progress in its log, when the handler returns."""
+        return self.turn.state
+
+    @property
+    def ephemeral(self) -> dict[str, Any]:
+        """Of this agent, in memory: gone when it, the plugin or the host starts again."""
+        return self.turn.ephemeral
+
+    def act(
+        self,
+        capability: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 50,
+        timeout_ms: int = 30_000,
+    ) -> None:
+        """Have the host invoke a capability once this event is handled, and not wait for it.
+
+        What became of it is told on `agent.NAME` as `action_result`.
+
+        Args:
+            priority: from 70 on it is started at once; from 30 on one after another in order;
+                below, when the agent has nothing else to do.
+        """
+        self.turn.actions.append(
+            {
+                "capability": capability,
+                "arguments": dict(arguments or {}),
+                "priority": priority,
+                "timeout_ms": timeout_ms,
+            }
+        )
 
     @property
     def payload(self) -> bytes:

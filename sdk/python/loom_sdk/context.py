@@ -13,7 +13,7 @@ from typing import Any
 from .call_context import CallContext
 from .calls import Item, Result
 from .errors import ActionFailed
-from .port import AsyncPort, HttpResponse, Port
+from .port import SCHEMA_KEY, AsyncPort, HttpResponse, Port
 
 
 class Context(CallContext):
@@ -127,6 +127,14 @@ class KeyValue:
     def keys(self, prefix: str = "") -> list[str]:
         return self._port.kv_list(prefix)
 
+    def schema(self) -> int:
+        """Version of the data that is stored, 0 where there is none; see [storage] of a manifest."""
+        return int(self._port.kv_get(SCHEMA_KEY) or 0)
+
+    def migrated(self, version: int) -> None:
+        """Say that the stored data is now of this version, the manifest's."""
+        self._port.kv_put(SCHEMA_KEY, b"%d" % version)
+
 
 class AsyncContext(CallContext):
     """For `async def` methods, in the native and grpc tiers. Same names as `Context`."""
@@ -191,6 +199,13 @@ class AsyncContext(CallContext):
 
     async def kv_keys(self, prefix: str = "") -> list[str]:
         return await self._port.kv_list(prefix)
+
+    async def kv_schema(self) -> int:
+        """As `ctx.kv.schema()` of `Context`."""
+        return int(await self._port.kv_get(SCHEMA_KEY) or 0)
+
+    async def kv_migrated(self, version: int) -> None:
+        await self._port.kv_put(SCHEMA_KEY, b"%d" % version)
 
     async def secret(self, name: str) -> str:
         return await self._port.get_secret(name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import topics
+from .agent import STATE, Agent, Turns
 from .call_context import Identity
 from .calls import Call, Result
 from .context import AsyncContext, Context
@@ -66,6 +68,13 @@ class Driver:
         self._capabilities = declared_capabilities(type(plugin))
         self._subscriptions = declared_subscriptions(type(plugin))
         self._handlers: dict[tuple[str, str], Bound | None] = {}
+        self._turns = Turns()
+
+    def learn(self) -> None:
+        """After the start: take up what the plugin offers beside its marked methods."""
+        is_async = inspect.iscoroutinefunction(self.plugin.serve)
+        for spec in self.plugin.offers():
+            self._capabilities.setdefault(spec.name, Bound(spec, "serve", is_async))
 
     @property
     def capabilities(self) -> list[CapabilitySpec]:
@@ -135,15 +144,31 @@ class Driver:
         return _as_result(answer, began)
 
     def handle_event(self, bound: Bound, event: Event) -> None:
-        getattr(self.plugin, bound.method)(self._context(False, None, event), event)
+        """Run a `def` handler in this thread."""
+        plugin, context = self.plugin, self._context(False, None, event)
+        if not isinstance(plugin, Agent):
+            getattr(plugin, bound.method)(context, event)
+            return
+        port = self._ports[0]
+        turn = context._turn = self._turns.begin(plugin, port.kv_get(STATE + event.id))
+        getattr(plugin, bound.method)(context, event)
+        for key, value in self._turns.end(plugin, turn):
+            port.kv_put(key + event.id, value)
 
     async def ahandle_event(self, bound: Bound, event: Event) -> None:
-        await getattr(self.plugin, bound.method)(self._context(True, None, event), event)
+        """Run an `async def` handler on this loop."""
+        plugin, context = self.plugin, self._context(True, None, event)
+        port = self._ports[1]
+        if not isinstance(plugin, Agent) or port is None:
+            await getattr(plugin, bound.method)(context, event)
+            return
+        turn = context._turn = self._turns.begin(plugin, await port.kv_get(STATE + event.id))
+        await getattr(plugin, bound.method)(context, event)
+        for key, value in self._turns.end(plugin, turn):
+            await port.kv_put(key + event.id, value)
 
     def lifecycle(self, name: str) -> tuple[Any, Any, bool]:
         """The method `start` or `stop`, the context it gets, and whether it is async."""
-        import inspect
-
         method = getattr(self.plugin, name)
         is_async = inspect.iscoroutinefunction(method)
         return method, self._context(is_async, None, None), is_async

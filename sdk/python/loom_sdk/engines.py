@@ -1,10 +1,11 @@
 """What engines that stand in for one another must agree on: the limits of `stt.transcribe` and
-`tts.synthesize`, and a message of `llm.chat`. The schemas are made from each plugin's own methods.
+`tts.synthesize`, and the messages and tools of `llm.chat`. The schemas are made from each plugin's
+own methods.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from .errors import InvalidArguments
 
@@ -19,11 +20,53 @@ Factor = Annotated[float, {"minimum": 0.5, "maximum": 2.0}]
 """Speed or loudness of speech; 1 is the voice's own."""
 
 
-class Message(TypedDict):
+class _Call(TypedDict):
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolCall(_Call, total=False):
+    """A call that the model asks for; `id` is what its result names as `tool_call_id`."""
+
+    invalid: str
+    """What the model wrote instead of a JSON object; `arguments` is then empty."""
+
+
+class _Message(TypedDict):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Message(_Message, total=False):
     """One message of a conversation for `llm.chat`."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    tool_calls: list[ToolCall]
+    """Of the assistant: what it asked for."""
+    tool_call_id: str
+    """Of a tool: which call its content is the result of."""
+
+
+class _ToolSpec(TypedDict):
+    name: str
+    input_schema: dict[str, Any]
+
+
+class ToolSpec(_ToolSpec, total=False):
+    """A tool that the model may ask for: a capability, as `loom.tools` lists it."""
+
+    description: str
+    examples: list[dict[str, Any]]
+    """From the manifest; shown to models that were never trained to call tools."""
+
+
+class Usage(TypedDict):
+    """What one answer took."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    """In the currency of the provider's prices; 0 where it has none."""
 
 
 def checked_pcm(payload: bytes, content_type: str) -> bytes:

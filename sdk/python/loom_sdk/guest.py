@@ -78,6 +78,7 @@ class Guest:
         driver._identity = Identity(self._plugin_id, grants=tuple(request.grants))
         method, context, _ = driver.lifecycle("start")
         method(context)
+        driver.learn()
         self._started = True
         return types.InitResponse(
             api_version=version,

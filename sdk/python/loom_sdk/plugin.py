@@ -124,6 +124,16 @@ class Plugin:
         """Empty when healthy, else what is wrong."""
         return ""
 
+    def offers(self) -> Iterable[CapabilitySpec]:
+        """Capabilities beside the marked methods, known only once it has started; `serve` has
+        their calls. The host takes them where the plugin's manifest leaves that open.
+        """
+        return ()
+
+    def serve(self, ctx: Any, /, **arguments: Any) -> Any:
+        """Answer a call of what `offers` names: `ctx.capability`. May be `async def`."""
+        raise NotImplementedError
+
 
 def declared_capabilities(kind: type[Plugin]) -> dict[str, Bound]:
     """Capability name to method, in the order of the source."""

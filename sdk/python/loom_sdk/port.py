@@ -10,6 +10,10 @@ from typing import Any, Protocol
 from .calls import Call, Item, Result
 from .events import Event
 
+SCHEMA_KEY = "\0schema"
+"""Key under which the host tells, in digits, of which version a plugin's stored data is; a put of
+the manifest's version there says that it is of that one now."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from .engines import Message
 from .errors import InvalidArguments
 
 NONE = "none"
@@ -27,6 +28,8 @@ NO_TOOL_EXAMPLES = ("Tell me something nice.", "Who was Napoleon?")
 """Questions that need no tool, shown between those that do."""
 MAX_EXAMPLES = 6
 """Of one tool: each costs about 45 tokens of prompt, which the model's prompt cache keeps."""
+MAX_SHOWN = 24
+"""Of all tools together: half of a small model's window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def tools_of(entries: Iterable[Mapping[str, Any]]) -> list[Tool]:
     ]
 
 
-def messages(tools: Sequence[Tool], question: str) -> list[dict[str, str]]:
+def messages(tools: Sequence[Tool], question: str) -> list[Message]:
     """The conversation for `llm.chat`. All but its last message is the same for every question,
     so that a server's prompt cache serves it."""
     offered = " ".join(f"{tool.name}: {tool.description.rstrip('.')}." for tool in tools)
@@ -72,10 +75,16 @@ def messages(tools: Sequence[Tool], question: str) -> list[dict[str, str]]:
     return [*said, _message("user", question)]
 
 
-def response_schema(tools: Sequence[Tool], question: str) -> dict[str, Any]:
-    """JSON Schema of the answer, for `llm.chat`'s `response_schema`."""
+def response_schema(
+    tools: Sequence[Tool], question: str, *, required: bool = False
+) -> dict[str, Any]:
+    """JSON Schema of the answer, for `llm.chat`'s `response_schema`.
+
+    Args:
+        required: leave the model no way to choose none.
+    """
     options = [_option(tool, question) for tool in tools]
-    return {"oneOf": [*options, _object({"tool": {"const": NONE}})]}
+    return {"oneOf": options if required else [*options, _object({"tool": {"const": NONE}})]}
 
 
 def parse(tools: Sequence[Tool], text: str) -> ToolChoice | None:
@@ -105,7 +114,7 @@ def parse(tools: Sequence[Tool], text: str) -> ToolChoice | None:
     return ToolChoice(name, arguments)
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def _message(role: Literal["system", "user", "assistant"], content: str) -> Message:
     return {"role": role, "content": content}
 
 
@@ -116,7 +125,8 @@ def _shown(tools: Sequence[Tool]) -> list[tuple[str, str]]:
     are of tools.
     """
     rows = [_of_tool(tool) for tool in tools]
-    found = [row[i] for i in range(MAX_EXAMPLES) for row in rows if i < len(row)]
+    most = min(MAX_EXAMPLES, max(1, MAX_SHOWN // max(1, len(tools))))
+    found = [row[i] for i in range(most) for row in rows if i < len(row)]
     nothing = _json({"tool": NONE})
     for place, asked in zip((1, 4), NO_TOOL_EXAMPLES, strict=True):
         found.insert(place, (asked, nothing))

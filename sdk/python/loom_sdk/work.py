@@ -103,6 +103,7 @@ class Work:
         driver = Driver(plugin, identity, BlockingPort(port, self._loop), port)
         self._threads = Threads(max(1, self.quotas.get("concurrency", 1)))
         await self._lifecycle(driver, "start")
+        driver.learn()
         self.driver = driver
         meta = pb.PluginMeta(
             id=request.plugin_id,

@@ -1,0 +1,97 @@
+"""Asks aloud whether a tool may act, and understands the answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from voice_agent_speech import Speaker
+from voice_agent_turn import Turn, unix_ms
+from voice_agent_words import scalars, short
+
+from loom_sdk import AsyncContext, Event
+from loom_sdk.errors import InvalidArguments
+
+YES = frozenset(["yes", "yeah", "yep", "yup", "sure", "ok", "okay", "certainly", "absolutely"])
+YES_PHRASES = ("do it", "do that", "go ahead", "go on", "of course", "you may", "that is right")
+NO = frozenset(["no", "nope", "nah", "never", "stop", "cancel", "dont", "not"])
+FILLER = frozenset(
+    ["please", "thanks", "thank", "you", "hey", "loom", "um", "uh", "well", "oh", "and", "so", "it"]
+)
+SPOKEN_ARGUMENTS = 120
+"""Characters of the arguments that are read aloud."""
+
+
+def consent(text: str) -> bool | None:
+    """What a spoken answer means: yes, no, or None where it is neither.
+
+    A single word of refusal is a no. A yes must say nothing else: "yes, but later" is none.
+    """
+    words = re.sub(r"[^\w\s]", " ", re.sub(r"['\u2019]", "", text.lower())).split()
+    if any(word in NO for word in words):
+        return False
+    plain = " ".join(words)
+    for phrase in YES_PHRASES:
+        plain = re.sub(rf"\b{phrase}\b", "yes", plain)
+    rest = [word for word in plain.split() if word not in FILLER]
+    return True if rest and all(word in YES for word in rest) else None
+
+
+def question(metadata: Mapping[str, str]) -> str:
+    """An `approval.request` as a question to a person."""
+    try:
+        values = [text for _, text in scalars(json.loads(metadata.get("arguments", "{}")))]
+    except ValueError:  # they were too long, and cut
+        values = [metadata["arguments"]]
+    what = re.sub(r"[._-]+", " ", metadata.get("capability", "a tool"))
+    told = short(", ".join(values))[:SPOKEN_ARGUMENTS]
+    return f"May I use {what}{f' with: {told}' if told else ''}? Please say yes or no."
+
+
+class Consent:
+    """The one question that is put to the person now; a later one replaces it."""
+
+    def __init__(self) -> None:
+        self._id, self._asked_unix_ms = "", 0.0
+
+    @property
+    def open(self) -> bool:
+        return bool(self._id)
+
+    async def ask(
+        self, ctx: AsyncContext, event: Event, asking: Turn | None, config: Mapping[str, Any]
+    ) -> None:
+        """Publish the question, and say it where the turn that it belongs to speaks."""
+        self._id, self._asked_unix_ms = event.metadata["approval_id"], unix_ms()
+        labels = dict(asking.labels) if asking is not None else {"utterance_id": event.id}
+        labels["utterance_id"] += ".approval"  # speech of its own, beside the answer's
+        turn = Turn(labels, speak=config["speak"] and (asking is None or asking.speak))
+        text = question(event.metadata)
+        metadata = {"text": text, "approval_id": self._id}
+        await turn.publish(ctx, "assistant", "assistant.question", metadata)
+        async with Speaker(ctx, turn, config) as speaker:
+            speaker.feed(text)
+            await speaker.finish()
+
+    def over(self, event: Event) -> None:
+        """It was answered, here or elsewhere, or is too late."""
+        if event.metadata.get("approval_id") == self._id:
+            self._id = ""
+
+    async def take(self, ctx: AsyncContext, text: str, ended_unix_ms: str = "") -> bool:
+        """Whether these words were the answer, which is then conveyed.
+
+        Args:
+            ended_unix_ms: when they had been said; before the question nobody can answer it.
+        """
+        allow = consent(text) if self._id else None
+        if allow is None or (ended_unix_ms and float(ended_unix_ms) < self._asked_unix_ms):
+            return False
+        id, self._id = self._id, ""
+        try:
+            await ctx.invoke("loom.approve", {"id": id, "allow": allow}, timeout_ms=2000)
+        except InvalidArguments as error:
+            ctx.log(f"the answer came too late: {error.message}", "warning")
+        return True
