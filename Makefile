@@ -1,6 +1,8 @@
 # The two commands for newcomers: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+# Test files that run at once; each starts processes of its own.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -10,7 +12,7 @@ demo: install models wasm
 	$(BIN)/loom demo
 
 test: install models wasm
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 # Without the tests over the `fake` tier: what is counted here ran over real plugins.
 coverage: install models wasm
@@ -34,7 +36,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml sdk/python/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e "sdk/python[grpc,native]" -e ".[voice,local-llm,dev]"
+	$(BIN)/python -m pip install -e "sdk/python[grpc,native]" -e ".[voice,local-llm,memory,dev]"
 	$(BIN)/python -m compileall -q loom_host sdk/python/loom_sdk plugins
 	touch $@
 

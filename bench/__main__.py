@@ -9,7 +9,10 @@ from pathlib import Path
 
 from .table import Row, show
 
-GROUPS = ("bus", "agents", "invoke", "router", "wasm_tier", "grpc_tier", "startup", "voice")
+GROUPS = (
+    "bus", "agents", "invoke", "router", "wasm_tier",
+    "grpc_tier", "startup", "voice", "storage",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -56,20 +56,35 @@ def chosen(settings: Settings, manifests: Mapping[str, Manifest]) -> list[str]:
     """Names of the plugins to run, in the order of the file.
 
     A plugin runs when it has a table and is not switched off, when its role (if any) is bound
-    to it, and when at least one thing it does is wanted: a plugin whose every capability is
-    listed in [providers] without it stays off. So one line swaps an engine.
+    to it, and when at least one thing it does is wanted: a plugin in whose stead others are
+    listed in [providers] for all that it does stays off. So one line swaps an engine.
     """
     names = []
     for name, own in settings.plugins.items():
         manifest = known(name, manifests)
         if not own.enabled or (own.role and name not in settings.roles.get(own.role, ())):
             continue
-        listed = [settings.providers.get(c.name) for c in manifest.capabilities]
-        passed_over = listed and all(p is not None and name not in p for p in listed)
-        if not (passed_over and not manifest.subscribes):
+        if manifest.subscribes or not _passed_over(name, settings.providers, manifests):
             names.append(name)
     _check_names(settings, manifests)
     return names
+
+
+def _passed_over(
+    name: str, providers: Mapping[str, tuple[str, ...]], manifests: Mapping[str, Manifest]
+) -> bool:
+    """Whether others are listed in its stead for all that it does.
+
+    What has no list is no reason to run it where one of those offers that, too: who swaps
+    `llm.chat` means `llm.count_tokens` as well.
+    """
+    offered = {c.name for c in manifests[name].capabilities}
+    listed = {c: providers[c] for c in offered if c in providers}
+    if not listed or any(name in names for names in listed.values()):
+        return False
+    instead = {other for names in listed.values() for other in names if other in manifests}
+    theirs = {c.name for other in instead for c in manifests[other].capabilities}
+    return offered <= listed.keys() | theirs
 
 
 def known(name: str, manifests: Mapping[str, Manifest]) -> Manifest:

@@ -9,12 +9,13 @@ from loom_sdk.errors import ActionFailed
 from loom_sdk.plugin import CapabilitySpec
 
 from .handle import InFlight, PluginHandle
-from .privacy import DEFAULT, LOCAL_ONLY, NAMES
+from .privacy import LOCAL_ONLY, NAMES
 
 CALLER = CapabilitySpec(
     "loom.caller",
-    "Who made the call that you serve (`host`: the operator or the host itself), for which agent, "
-    "at which level of privacy, and up to which level it may be given what you keep.",
+    "Who made the call that you serve (kind `host`: the operator; `plugin`; `client`: from "
+    "outside), as which agent, at which level of privacy, and up to which level it may be given "
+    "what you keep.",
     effects="none",
     input_schema={"type": "object", "properties": {}, "additionalProperties": False},
 )
@@ -40,12 +41,18 @@ def caller_of(
     name, level = served.caller, served.level
     asking, reads = handles.get(name), level
     if asking is not None:
-        while reads > DEFAULT and not asking.labels.may_read(reads, asking.instance):
-            reads -= 1
+        reads = min(level, asking.labels.clearance(asking.instance))
     elif name == "host":
         reads = LOCAL_ONLY
-    agent = _agent(served.parent) or (agent_for(name) if asking is not None else "")
-    return {"caller": name, "agent": agent, "privacy": NAMES[level], "reads": NAMES[reads]}
+    kind = "plugin" if asking is not None else "host" if name == "host" else "client"
+    agent = (_agent(served.parent) or agent_for(name)) if kind == "plugin" else ""
+    return {
+        "caller": name,
+        "kind": kind,
+        "agent": agent,
+        "privacy": NAMES[level],
+        "reads": NAMES[reads],
+    }
 
 
 def _agent(calling: InFlight | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from loom_sdk import Item, Result
 from loom_sdk.errors import ActionFailed, CapabilityNotFound, PermissionDenied, QuotaExceeded
 
+from .approvals import strictest
 from .client_settings import limits_of
 from .dispatch import Request
 from .grants import Refusal
@@ -58,13 +59,13 @@ class Clients:
         slots.spend()
         await slots.acquire()
         try:
-            await self._approve(client, offers[0], arguments, request)
+            caller = self._caller(name, client, offers, request)
             result = await self._host.broker.invoke(
                 Request(
                     capability,
                     arguments,
                     timeout_ms=quotas.deadline_ms,
-                    caller=_id(name),
+                    caller=caller,
                     agent=client.agent,
                 )
             )
@@ -103,22 +104,22 @@ class Clients:
             permission=f"invoke:{capability}",
         )
 
-    async def _approve(
+    def _caller(
         self,
+        name: str,
         client: ClientSettings,
-        offer: Offer,
-        arguments: Mapping[str, Any],
+        offers: list[Offer],
         request: Mapping[str, Any],
-    ) -> None:
-        """Returns once the call may be made. Raises PermissionDenied, or ActionFailed with the
-        code APPROVAL_NEEDED where the client's own user is to be asked."""
-        approvals, spec = self._host.broker.approvals, offer.spec
-        asks = approvals.verdict(client.agent, spec.name, spec.effects) == "ask"
-        if asks and client.elicit and request.get("can_elicit"):
-            if request.get("approved") is True:
-                return
-            raise ActionFailed(f"{spec.name} acts on the world: allow it?", code=APPROVAL_NEEDED)
-        await approvals.approve(client.agent, spec.name, arguments)
+    ) -> str:
+        """As whom the broker asks for an approval: as the client, or as nobody where the client's
+        own user gave it. Raises ActionFailed, APPROVAL_NEEDED, where that one is to be asked."""
+        approvals, capability = self._host.broker.approvals, offers[0].spec.name
+        asks = approvals.verdict(client.agent, capability, strictest(offers)) == "ask"
+        if not (asks and client.elicit and request.get("can_elicit")):
+            return _id(name)
+        if request.get("approved") is not True:
+            raise ActionFailed(f"{capability} acts on the world: allow it?", code=APPROVAL_NEEDED)
+        return "host"
 
 
 def _id(name: str) -> str:

@@ -7,13 +7,18 @@ that every tier's transport carries it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .actions import Action
-from .storage import Batch, PluginStore, Store, agent_key, agent_state_key
+from .privacy import DEFAULT
+from .storage import Batch, PluginStore, Store, agent_state_key
 from .storage.staged import Staged
 
 VERSION_BYTES = 8
+STATE_AT = VERSION_BYTES + 1
+"""Where the state begins in the stored value, after its version and its level of privacy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +26,22 @@ class Card:
     """What a plugin is told of the agent whose event it handles."""
 
     name: str
-    parameters: bytes = b"{}"
-    """JSON: the plugin's settings with this agent's own."""
-    life: int = 0
-    """Another number after each start, so that what is ephemeral is told from an earlier life's."""
+    told: bytes
+    """JSON in one line: its name, its parameters, and the number of its life."""
+    key: bytes
+    """Where its state is."""
+
+
+def card_of(name: str, parameters: Mapping[str, Any], life: int) -> Card:
+    """The card of an agent.
+
+    Args:
+        parameters: the plugin's settings with this agent's own.
+        life: another number after each start, so that what is ephemeral is told from an earlier
+            life's.
+    """
+    told = {"agent": name, "life": life, "parameters": dict(parameters)}
+    return Card(name, json.dumps(told).encode(), agent_state_key(name))
 
 
 class Desk:
@@ -33,16 +50,22 @@ class Desk:
     def __init__(self, store: Store, card: Card) -> None:
         self._card = card
         self._staged = Staged(store)
-        self._key = agent_state_key(card.name)
-        self._label_key = agent_key(card.name, "label")
+        self._key = card.key
+        self._read: bytes | None = None
         self._parts: list[tuple[PluginStore, PluginStore, int]] = []
         self.actions: list[Action] = []
         """What the agent wants done once the event is handled."""
 
     @property
+    def _kept(self) -> bytes:
+        if self._read is None:
+            self._read = self._staged.get(self._key) or bytes(STATE_AT)
+        return self._read
+
+    @property
     def label(self) -> int:
-        """The level of privacy of the state; 0 where it bears no label."""
-        return int(self._staged.get(self._label_key) or b"0")
+        """The level of privacy of the state; that of nothing is public, 0."""
+        return self._kept[VERSION_BYTES]
 
     @property
     def agent(self) -> str:
@@ -50,23 +73,16 @@ class Desk:
         return self._card.name
 
     def read(self) -> bytes:
-        """JSON for the plugin: who it is, its parameters, its state."""
-        kept = self._staged.get(self._key) or b""
-        version = int.from_bytes(kept[:VERSION_BYTES], "big")
-        head = {"agent": self._card.name, "life": self._card.life, "version": version}
-        return b'%s,"parameters":%s,"kept":%s}' % (
-            json.dumps(head)[:-1].encode(),
-            self._card.parameters,
-            kept[VERSION_BYTES:] or b"null",
-        )
+        """For the plugin, a line each: the card, the version of the state, the state."""
+        version = int.from_bytes(self._kept[:VERSION_BYTES], "big")
+        return b"%s\n%d\n%s" % (self._card.told, version, self._kept[STATE_AT:])
 
-    def write(self, state: bytes, label: int = 0) -> None:
+    def write(self, state: bytes, label: int = DEFAULT) -> None:
         """Keep the state as the plugin gave it, one version later, and its level of privacy."""
-        if label != self.label:
-            self._staged.put(self._label_key, b"%d" % label)
-        kept = self._staged.get(self._key) or b""
-        version = int.from_bytes(kept[:VERSION_BYTES], "big") + 1
-        self._staged.put(self._key, version.to_bytes(VERSION_BYTES, "big") + state)
+        version = int.from_bytes(self._kept[:VERSION_BYTES], "big") + 1
+        head = version.to_bytes(VERSION_BYTES, "big") + bytes([label])
+        self._read = head + state
+        self._staged.put(self._key, self._read)
 
     def keys_of(self, store: PluginStore) -> PluginStore:
         """The plugin's own storage, with what this event wrote there."""

@@ -13,6 +13,7 @@ from .privacy import (
     DEFAULT,
     KEY,
     NAMES,
+    PUBLIC,
     is_marked,
     labelled,
     may_send,
@@ -54,8 +55,8 @@ class Discretion:
 
     def read(self, keys: PluginStore, key: str) -> bytes | None:
         """A value; what it was given with it is of the value's level. Raises PermissionDenied."""
-        label = keys.label(key)
-        if label > DEFAULT:
+        label, flight = keys.label(key), self._flight("")
+        if flight is None or flight.level < label:
             self._come_upon(label)
         return keys.get(key)
 
@@ -64,19 +65,18 @@ class Discretion:
         found = keys.keys(prefix)
         if not keys.labels_any:
             return found
-        asked, seen = self.level(), DEFAULT
+        asked, seen = self.level(), PUBLIC
         readable = []
         for key in found:
             label = keys.label(key)
             if label <= asked or self._handle.labels.may_read(label, self._handle.instance):
                 readable.append(key)
                 seen = max(seen, label)
-        if seen > DEFAULT:
-            self._come_upon(seen)
+        self._come_upon(seen)
         return readable
 
     def _come_upon(self, label: int) -> None:
-        if label > self.level():
+        if label > max(DEFAULT, self.level()):
             self._handle.labels.check_read(label, self._handle.instance)
         self.rise(label)
 

@@ -66,7 +66,7 @@ class Request:
     """When the first one came, on the performance counter; 0: none has."""
     first_item_s: float = 0.0
     """How long the provider that is tried may take to the first one; 0: until the deadline."""
-    suspects: list[tuple[Offer, LoomError]] = field(default_factory=list)
+    suspects: tuple[tuple[Offer, LoomError], ...] = ()
     """Providers that failed, maybe through the call's fault: another one's answer tells."""
     route: tuple[str, str] = ("", "")
     """The router's decision and its reason."""

@@ -79,7 +79,7 @@ class EventKeeper:
     async def _run(self) -> None:
         trimmed_at = 0.0
         loop = asyncio.get_running_loop()
-        while True:
+        while self._tap is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._come.wait(), TRIM_S)
             self._come.clear()
@@ -151,8 +151,8 @@ class EventKeeper:
             self._tap.close()
             self._tap = None
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            self._come.set()  # not cancelled: in Python 3.11 `wait_for` may swallow that
+            await self._task
             self._task = None
         await self._write_all()
 

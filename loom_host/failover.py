@@ -60,12 +60,19 @@ class Failover:
         self._announce = announce
 
     async def run(
-        self, request: Request, offers: Sequence[Offer], checked: Offer, again: Again
+        self,
+        request: Request,
+        offers: Sequence[Offer],
+        checked: Offer,
+        again: Again,
+        *,
+        standby: bool = False,
     ) -> Result:
         """The first answer. Raises the last error where nobody may be tried any more.
 
         Args:
             checked: the offer by whose schema the arguments were looked at already.
+            standby: somebody else goes on where these fail.
         """
         tries, place = max(len(offers), MAX_ATTEMPTS), 0
         while True:
@@ -73,30 +80,43 @@ class Failover:
             offer = offers[place % len(offers)]
             if offer is not checked:
                 validate(offer, request.arguments)
-            request.first_item_s = self._patience_s(request, offers, place)
+            if request.on_item is not None:
+                others = standby or place < len(offers) - 1
+                request.first_item_s = self._patience_s(offer, request) if others else 0.0
+            circuit = offer.handle.circuit
+            probing = circuit.state != CLOSED and self._is_probe(offer)
+            began = time.monotonic()
             try:
-                result = await self._one(offer, request)
+                result = await self._attempt(offer, request)
             except Replaced:
                 tries += 1  # it was not one: the plugin never saw the call
                 offers, place = await again(request), 0
                 continue
             except LoomError as error:
+                self._note(offer, request, error, time.monotonic() - began)
                 if not tries or not may_go_on(offer, request, error, len(offers)):
                     raise
                 place += 1
                 await self._go_on(offer, offers[place % len(offers)], request, error)
                 continue
+            finally:
+                if probing:
+                    circuit.undecided(self._clock())  # does nothing once it was decided
             if request.suspects:
                 self.blame(request, result.provider)
             return result
 
-    def _patience_s(self, request: Request, offers: Sequence[Offer], place: int) -> float:
-        """How long a stream's first item may take; 0, no limit, where nobody else is left."""
-        last = place >= len(offers) - 1
-        if last or request.on_item is None or request.delivered:
+    def _is_probe(self, offer: Offer) -> bool:
+        probing = offer.handle.circuit.begin(self._clock())
+        if probing:
+            self._announce.circuit(offer.handle)
+        return probing
+
+    def _patience_s(self, offer: Offer, request: Request) -> float:
+        """How long a stream's first item may take where others could go on; 0: no limit."""
+        if request.delivered or offer.spec.effects not in REPEATABLE:
             return 0.0
-        repeats = offers[place].spec.effects in REPEATABLE
-        return self._limits.first_item_ms / 1000 if repeats else 0.0
+        return self._limits.first_item_ms / 1000
 
     async def _go_on(self, old: Offer, new: Offer, request: Request, error: LoomError) -> None:
         if new is not old:
@@ -104,28 +124,11 @@ class Failover:
         elif isinstance(error, PluginCrashed | PluginUnhealthy):
             await old.handle.noticed()
 
-    async def _one(self, offer: Offer, request: Request) -> Result:
-        circuit = offer.handle.circuit
-        probing = circuit.state != CLOSED and circuit.begin(self._clock())
-        if probing:
-            self._announce.circuit(offer.handle)
-        began = time.monotonic()
-        try:
-            return await self._attempt(offer, request)
-        except Replaced:
-            raise
-        except LoomError as error:
-            self._note(offer, request, error, time.monotonic() - began)
-            raise
-        finally:
-            if probing:
-                circuit.undecided(self._clock())  # does nothing once it was decided
-
     def _note(self, offer: Offer, request: Request, error: LoomError, took_s: float) -> None:
         if self._is_own(offer, error, took_s):
             self._fail(offer, error, own=True)
         elif not isinstance(error, _INNOCENT):
-            request.suspects.append((offer, error))
+            request.suspects = (*request.suspects, (offer, error))
 
     def _is_own(self, offer: Offer, error: LoomError, took_s: float) -> bool:
         """Whether the fault is this provider's for certain, whatever the call."""
@@ -152,7 +155,7 @@ class Failover:
         for offer, error in request.suspects:
             if offer.handle.name != answered:
                 self._fail(offer, error, own=False)
-        request.suspects.clear()
+        request.suspects = ()
 
     def served(self, offer: Offer, request: Request, began: float, ended: float) -> None:
         """A provider answered. Times on the performance counter."""

@@ -7,7 +7,7 @@ from typing import Any
 from loom_sdk.plugin import CapabilitySpec
 
 from .event_keeper import EventKeeper, bearing
-from .storage.keys import plugin_prefix
+from .storage.keys import label_prefix, plugin_prefix
 
 FORGET = CapabilitySpec(
     "loom.forget",
@@ -34,5 +34,5 @@ FORGET = CapabilitySpec(
 async def forget(log: EventKeeper, arguments: dict[str, Any], plugin_id: str) -> dict[str, int]:
     """Returns the number of `events`. Raises StorageError."""
     match = bearing(arguments["metadata"], arguments.get("topic", ">"))
-    also = [plugin_prefix(plugin_id)] if plugin_id else []
+    also = [plugin_prefix(plugin_id), label_prefix(plugin_id)] if plugin_id else []
     return {"events": await log.forget(match, also)}

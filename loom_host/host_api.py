@@ -29,7 +29,7 @@ from .grants import Audit
 from .handle import InFlight, PluginHandle
 from .log_gaps import LogGaps
 from .meters import Meters
-from .privacy import DEFAULT, NAMES, label_for
+from .privacy import DEFAULT, NAMES
 from .runtimes.base import PluginSpec
 from .secret_store import Secrets
 from .storage import PluginStore, Store
@@ -81,7 +81,7 @@ class HostApi:
         self._meters = Meters(handle)
         self._gaps = LogGaps(handle, self._log)
         self._discretion = Discretion(handle, parts.broker)
-        handle.labels.open(parts.store, parts.audit)
+        handle.labels.open(parts.audit)
 
     def _check(self, kind: str, value: str, call_id: str = "") -> None:
         self._meters.request(call_id)
@@ -187,7 +187,7 @@ class HostApi:
             return
         self._check("storage", "own")
         keys = self._keys
-        if not keys.put(key, value, label_for(self._discretion.level())):
+        if not keys.put(key, value, self._discretion.level()):
             used = keys.used() + len(key.encode()) + len(value)
             raise self._meters.refusal("storage_bytes", keys.limit, used, "")
         await self._parts.store.settle()
@@ -207,7 +207,7 @@ class HostApi:
         self._check("storage", "own")
         if len(value) > self._kv.limit:
             raise self._meters.refusal("storage_bytes", self._kv.limit, len(value), "")
-        desk.write(value, label_for(self._discretion.level(served)))
+        desk.write(value, self._discretion.level(served))
 
     async def kv_delete(self, key: str) -> None:
         self._check("storage", "own")

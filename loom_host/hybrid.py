@@ -41,7 +41,7 @@ class Hybrid:
         again: Again,
     ) -> Result:
         """The answer that the caller gets. Raises the error of the pass that failed last."""
-        better = replace(request, on_item=None, items=[], suspects=[])
+        better = replace(request, on_item=None, items=[])
         quick = self._start("quick", request, _at(offers, "local"), checked, again)
         refine = self._start("refine", better, _at(offers, "cloud"), checked, again)
         for task in (quick, refine):
@@ -76,7 +76,7 @@ class Hybrid:
 
         async def run() -> Result:
             try:
-                result = await self._failover.run(request, offers, checked, same_side)
+                result = await self._failover.run(request, offers, checked, same_side, standby=True)
             except LoomError as error:
                 self._announce.phase(request, phase, error)
                 raise

@@ -6,9 +6,10 @@ The rules are in `privacy.py`; here is the state of one plugin, held by its hand
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from loom_sdk.errors import PermissionDenied
+from loom_sdk.errors import PermissionDenied, PluginLoadError
 
 from .grants import Audit, Grants, line_to_allow
 from .privacy import (
@@ -22,22 +23,17 @@ from .privacy import (
     granted,
     is_marked,
     level_of,
+    may_send,
     may_serve,
     why_not,
 )
+from .sockets import is_socket
 
 if TYPE_CHECKING:
     from .runtimes.base import PluginInstance, PluginSpec
     from .settings import PluginSettings
 
 _ENFORCED = "enforced"
-
-
-class Kept(Protocol):
-    """Where it is kept what a plugin has seen: a `Store`."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-    def put(self, key: bytes, value: bytes) -> None: ...
 
 
 class Labels:
@@ -59,7 +55,6 @@ class Labels:
         self.seen = PUBLIC
         """The strictest level that reached the instance."""
         self.audit: Audit | None = None
-        self._store: Kept | None = None
         self._granted = granted(grants.allowed.get("labels", ()))
         self._told: set[int] = set()
 
@@ -79,17 +74,18 @@ class Labels:
             return "local" if instance.enforcement.get("network") == _ENFORCED else "cloud"
         return "cloud" if spec.sandbox == "none" else "local"
 
-    def may_read(self, level: int, instance: PluginInstance | None) -> bool:
-        """Whether an event or a value of this level may be given to it. A refusal is audited.
-
-        What an agent's own policy asks of it needs no grant.
-        """
-        placement, granted = self.placement(instance), self._granted
+    def clearance(self, instance: PluginInstance | None) -> int:
+        """The strictest level that it may read. What its agents' policies ask needs no grant."""
+        placement, labels = self.placement(instance), self._granted
         if placement == "local":
-            granted = max(granted, *self.agents.values(), DEFAULT)
-        if level <= clearance(placement, granted):
+            labels = max(labels, *self.agents.values(), DEFAULT)
+        return clearance(placement, labels)
+
+    def may_read(self, level: int, instance: PluginInstance | None) -> bool:
+        """Whether an event or a value of this level may be given to it. A refusal is audited."""
+        if level <= self.clearance(instance):
             return True
-        self._tell(level, placement)
+        self._tell(level, self.placement(instance))
         return False
 
     def _tell(self, level: int, placement: str) -> None:
@@ -181,24 +177,49 @@ class Labels:
 
     # -- what outlives an instance
 
-    def open(self, store: Kept, audit: Audit) -> None:
-        """A new instance begins. It has seen what its files may hold; its memory is empty."""
-        self.audit, self._store = audit, store
-        if not self._has_files:
+    def open(self, audit: Audit) -> None:
+        """A new instance begins. It has seen what its files may hold; its memory is empty.
+
+        Raises PluginLoadError where it has a socket, which nobody can close for a while, and may
+        have kept what must not leave.
+        """
+        self.audit = audit
+        if not self._has_files():
             self.seen = PUBLIC
-        elif kept := store.get(self._key):
-            self.seen = max(self.seen, int(kept))
+        elif self._mark is not None and self._mark.is_file():
+            self.seen = max(self.seen, LEVEL_OF.get(self._mark.read_text(), LOCAL_ONLY))
+        network = self._grants.allowed.get("network", ())
+        dialled = self._spec.remote is not None or any(is_socket(rule) for rule in network)
+        if dialled and not may_send(self.seen, self.listed(())):
+            raise PluginLoadError(
+                f"{self._spec.name} may not start with {', '.join(network) or 'an address'}: its "
+                f"files may hold what is {NAMES[self.seen]}. Take the grant away, or empty "
+                f"{self._spec.data_dir} and {self._spec.cache_dir}",
+                plugin_id=self._spec.id,
+            )
 
     def saw(self, level: int) -> None:
         self.seen = level
-        if level >= PRIVATE and self._has_files and self._store is not None:
-            self._store.put(self._key, b"%d" % level)
+        if level >= PRIVATE and self.audit is not None and self._mark is not None:
+            self._mark.parent.mkdir(parents=True, exist_ok=True)
+            self._mark.write_text(NAMES[level])
 
-    @property
     def _has_files(self) -> bool:
-        """Whether it may write what the next instance reads, beside the host's storage."""
-        return self._spec.tier != "wasm" or bool(self._spec.folders)
+        """Whether it may have written what the next instance reads, beside the host's storage."""
+        spec = self._spec
+        if any(folder.writable for folder in spec.folders) or spec.remote is not None:
+            return True
+        if spec.tier == "wasm":
+            return False
+        held = spec.tier == "grpc" and spec.sandbox != "none"
+        return not held or any(map(_has_entries, (spec.data_dir, spec.cache_dir)))
 
     @property
-    def _key(self) -> bytes:
-        return f"meta/seen/{self._spec.id}".encode()
+    def _mark(self) -> Path | None:
+        """The file that tells the next instance's level: beside its own folder, not inside."""
+        folder = self._spec.data_dir
+        return folder.with_name(f"{folder.name}.seen") if folder.name else None
+
+
+def _has_entries(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.iterdir(), None) is not None

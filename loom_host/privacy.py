@@ -61,11 +61,6 @@ def labelled(metadata: Mapping[str, str], level: int) -> Mapping[str, str]:
     return plain if level == DEFAULT else {**plain, KEY: NAMES[level]}
 
 
-def label_for(level: int) -> int:
-    """What is kept beside a value of this level: 0, no label, up to the default."""
-    return level if level > DEFAULT else 0
-
-
 def granted(labels: Iterable[str]) -> int:
     """The strictest level that granted labels let a plugin read; `DEFAULT` of none."""
     return max((LEVEL_OF[label] for label in labels), default=DEFAULT)

@@ -89,7 +89,7 @@ def decide(
         decision = _in_private(candidates, usable, policy)
     if not decision.providers:
         patience = policy.latency_budget_ms if patience_ms is None else patience_ms
-        return _defer(there, patience) or decision
+        return _defer([c for c in there if _affordable(c, policy)], patience) or decision
     return _with_last_resorts(decision, free, policy) if len(usable) < len(free) else decision
 
 
@@ -171,9 +171,13 @@ def _defer(there: Sequence[Candidate], patience_ms: float) -> Decision | None:
     return Decision("Defer", reason, first.trust, estimate, first.cost, (), wait)
 
 
+def _affordable(candidate: Candidate, policy: Policy) -> bool:
+    return candidate.placement == "local" or candidate.cost <= policy.cost_cap
+
+
 def _with_last_resorts(decision: Decision, free: Sequence[Candidate], policy: Policy) -> Decision:
     """Those that are avoided come after all others, where cost allows."""
-    last = [c for c in free if c.avoided and (c.placement == "local" or c.cost <= policy.cost_cap)]
+    last = [c for c in free if c.avoided and _affordable(c, policy)]
     names = (*decision.providers, *(c.name for c in last))
     return decision._replace(providers=names)
 

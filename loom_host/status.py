@@ -95,9 +95,16 @@ def reach_row(handle: PluginHandle, handles: Sequence[PluginHandle] = ()) -> dic
         "name": handle.name,
         "id": handle.spec.id,
         "tier": handle.spec.tier,
-        "reach": reach(handle.manifest, handle.grants, _tier(handle), through),
+        "reach": reach(handle.manifest, handle.grants, _tier(handle), through) + _kept_out(handle),
         "asked_not_granted": [f"{k}:{v}" for k, v in missing(handle.manifest, handle.grants)],
     }
+
+
+def _kept_out(handle: PluginHandle) -> list[str]:
+    if handle.placement == "local":
+        return []
+    private = "" if handle.labels.listed(()) else ", private ones only where their agent lists it"
+    return [f"has a way out: local-only turns do not reach it{private}"]
 
 
 def _invoked(name: str, graph: Mapping[str, set[str]]) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from loom_host import Event, Host
-from loom_host.desk import VERSION_BYTES
+from loom_host.desk import STATE_AT, VERSION_BYTES
 from loom_host.storage import agent_state_key
 
 from .hosting import until
@@ -32,7 +32,7 @@ async def converse(folder: Path, first: int, last: int) -> None:
 def state_of(host: Host, agent: str) -> dict[str, object]:
     """What is in the store."""
     kept = host.store.get(agent_state_key(agent)) or b""
-    state: dict[str, object] = json.loads(kept[VERSION_BYTES:])["state"]
+    state: dict[str, object] = json.loads(kept[STATE_AT:])["state"]
     return state | {"version": int.from_bytes(kept[:VERSION_BYTES], "big")}
 
 

@@ -63,7 +63,11 @@ async def test_agents_of_one_plugin_have_parameters_and_state_of_their_own(host:
         await say(host, "ann", "c")
         found = await heard(answers, 3)
     by_agent = sorted((a["agent"], a["greeting"], a["count"], a["version"]) for a in found)
-    assert by_agent == [("ann", "hi", "1", "0"), ("ann", "hi", "2", "1"), ("bob", "hello", "1", "0")]
+    assert by_agent == [
+        ("ann", "hi", "1", "0"),
+        ("ann", "hi", "2", "1"),
+        ("bob", "hello", "1", "0"),
+    ]
     assert {a["agent"]: a["ephemeral"] for a in found} == {"ann": "2", "bob": "1"}
 
 
@@ -101,9 +105,10 @@ async def test_a_handler_reads_what_it_wrote_and_others_do_not_yet(host: Host) -
 
 
 async def test_one_event_at_a_time_even_where_the_plugin_could_do_more(tmp_path: Path) -> None:
-    async with host_with(
-        tmp_path, {"ann": {}, "bob": {}}, quotas={"concurrency": 8}
-    ) as host, host.bus.subscribe("chatter") as answers:
+    async with (
+        host_with(tmp_path, {"ann": {}, "bob": {}}, quotas={"concurrency": 8}) as host,
+        host.bus.subscribe("chatter") as answers,
+    ):
         for _ in range(3):
             await say(host, "x", "0.03", "slow")
         found = await heard(answers, 6)
@@ -283,19 +288,19 @@ async def test_a_failed_action_is_told_with_its_code(host: Host) -> None:
 
 async def test_an_action_that_is_not_granted_fails_the_event(tmp_path: Path) -> None:
     allow = {**ALLOW, "invoke": []}
-    async with host_with(tmp_path, {"ann": {}}, allow=allow) as host:
-        async with dead_letters(host.bus) as letters:
-            await say(host, "x", "go", "act")
-            reason = (await next_of(letters)).metadata["reason"]
+    host = host_with(tmp_path, {"ann": {}}, allow=allow)
+    async with host, dead_letters(host.bus) as letters:
+        await say(host, "x", "go", "act")
+        reason = (await next_of(letters)).metadata["reason"]
     assert "may not invoke 'chatter.shout'" in reason
 
 
 async def test_state_needs_the_grant_for_storage(tmp_path: Path) -> None:
     allow = {k: v for k, v in ALLOW.items() if k != "storage"}
-    async with host_with(tmp_path, {"ann": {}}, allow=allow) as host:
-        async with dead_letters(host.bus) as letters:
-            await host.bus.publish("alarm", Event("x"))
-            reason = (await next_of(letters)).metadata["reason"]
+    host = host_with(tmp_path, {"ann": {}}, allow=allow)
+    async with host, dead_letters(host.bus) as letters:
+        await host.bus.publish("alarm", Event("x"))
+        reason = (await next_of(letters)).metadata["reason"]
     assert "may not use storage" in reason
 
 

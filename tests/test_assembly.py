@@ -49,6 +49,24 @@ def test_all_with_a_table_run_in_its_order() -> None:
     assert names(plugins={"one": {"enabled": False}, "two": {}}) == ["two"]
 
 
+def test_what_goes_with_an_engine_is_swapped_with_it() -> None:
+    found = {
+        "here": manifest("here", "llm.chat", "llm.count_tokens"),
+        "away": manifest("away", "llm.chat", "llm.count_tokens"),
+        "bare": manifest("bare", "llm.chat"),
+    }
+
+    def running(**providers: list[str]) -> list[str]:
+        listed = {f"llm.{name}": names for name, names in providers.items()}
+        return chosen(
+            parse_settings({"plugins": {name: {} for name in found}, "providers": listed}), found
+        )
+
+    assert running(chat=["away"]) == ["away"]
+    assert running(chat=["bare"]) == ["here", "away", "bare"]  # who else is to count?
+    assert running(chat=["bare"], count_tokens=["here"]) == ["here", "bare"]
+
+
 def test_one_line_swaps_an_engine() -> None:
     rest = ["both", "ears", "quiet"]
     assert names(providers={"stt.transcribe": ["one"]}) == ["one", *rest]

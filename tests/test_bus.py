@@ -459,3 +459,17 @@ async def _check_order_and_counts(
     assert all(lane == sorted(lane) for lane in lanes.values())
     topics = bus.stats()["topics"]
     assert sum(topics[t]["published"] for t in topics if t != DEAD_LETTER) == published
+
+
+async def test_a_topic_is_wanted_while_somebody_would_hear_it() -> None:
+    bus = MemoryBus()
+    assert not bus.wanted("a.b")
+    async with bus.subscribe("a.*"):
+        assert bus.wanted("a.b")
+        assert not bus.wanted("b.b")
+        with pytest.raises(BusError):
+            bus.wanted("a..b")
+    assert not bus.wanted("a.b")
+    bus.subscribe("a.b")
+    await bus.aclose()
+    assert not bus.wanted("a.b")

@@ -20,6 +20,7 @@ from loom_host.settings import (
     HostSettings,
     PluginSettings,
     Policy,
+    RoutingSettings,
     SecretSettings,
     Settings,
     TelemetrySettings,
@@ -147,6 +148,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"plugins": {"p": {"marshal": "fast"}}}, "'direct' or 'stock'"),
     ({"host": {"marshal": ""}}, "'direct' or 'stock'"),
     ({"plugins": {"p": {"sandbox": "tight"}}}, "one of strict, standard, none"),
+    ({"plugins": {"p": {"privacy": "secret"}}}, "privacy: must be one of public, sensitive"),
+    ({"plugins": {"p": {"allow": {"labels": ["public"]}}}}, "write one of private, local-only"),
     ({"plugins": {"p": {"idle_s": -1}}}, "not negative"),
     ({"plugins": {"p": {"quality": 1.1}}}, "from 0 to 1"),
     ({"plugins": {"p": {"allow": 1}}}, "allow must be a table"),
@@ -166,6 +169,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"agents": {"v": {"parameters": {"rooting": {}}}}}, "did you mean 'routing'"),
     ({"agents": {"v": {"parameters": {"routing": 1}}}}, "routing must be a table"),
     ({"agents": {"v": {"parameters": {"routing": {"privacy": "x"}}}}}, "must be one of public"),
+    ({"routing": {"failure": 1}}, "did you mean 'failures'"),
+    ({"routing": {"failures": 0}}, "failures: must be above 0"),
+    ({"routing": {"open_s": 0}}, "open_s: must be above 0"),
+    ({"routing": {"half_life_s": 0.0}}, "half_life_s: must be above 0"),
+    ({"routing": {"first_item_ms": -1}}, "not negative"),
     ({"secrets": {"t": {}}}, "exactly one of env, file and command"),
     ({"secrets": {"t": {"env": "A", "file": "b"}}}, "exactly one"),
     ({"secrets": {"t": {"command": "pass"}}}, "must be a list of texts"),
@@ -183,7 +191,7 @@ def test_what_is_wrong_is_told(data: dict[str, Any], told: str) -> None:
 KNOWN = {
     (): Settings, ("host",): HostSettings, ("telemetry",): TelemetrySettings,
     ("plugins", "p"): PluginSettings, ("secrets", "s"): SecretSettings,
-    ("agents", "a", "parameters", "routing"): Policy,
+    ("agents", "a", "parameters", "routing"): Policy, ("routing",): RoutingSettings,
 }  # fmt: skip
 
 

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loom_sdk import AsyncContext, Result
+from loom_sdk.call_context import Identity
 from loom_sdk.context_builder import (
     MESSAGE_TOKENS,
     as_data,
     build,
+    counter,
     estimate,
     fit,
     text_of,
@@ -20,6 +23,8 @@ from loom_sdk.context_builder import (
 )
 from loom_sdk.engines import Message
 from loom_sdk.errors import QuotaExceeded
+
+from .support import AsyncFakePort, FakePort
 
 
 def words(text: str) -> int:
@@ -179,3 +184,16 @@ def test_calls_are_counted_with_their_arguments() -> None:
 )
 def test_an_estimate(text: str, tokens: int) -> None:
     assert estimate(text) == tokens
+
+
+async def test_a_counter_asks_once_and_estimates_the_rest() -> None:
+    port = FakePort()
+    port.answers["llm.count_tokens"] = Result({"counts": [41, 42]})
+    ctx = AsyncContext(AsyncFakePort(port), Identity("test/plugin"))  # type: ignore[arg-type]
+    count = await counter(ctx, ["a", "b", "a"])
+    assert [count("a"), count("b"), count("2026")] == [41, 42, 4]
+    (call,) = port.calls
+    assert call.arguments == {"texts": ["a", "b"]}
+    port.answers.clear()
+    count = await counter(ctx, ["a"])
+    assert count("a") == estimate("a")

@@ -14,10 +14,12 @@ from loom_host.grants import KINDS
 from loom_host.quotas import Quotas
 from loom_host.settings import (
     AgentSettings,
+    ClientSettings,
     EventLogSettings,
     HostSettings,
     PluginSettings,
     Policy,
+    RoutingSettings,
     SecretSettings,
     Settings,
     StorageSettings,
@@ -40,6 +42,7 @@ CONFIGURATION = (ROOT / "docs" / "CONFIGURATION.md").read_text()
         Quotas,
         StorageSettings,
         EventLogSettings,
+        RoutingSettings,
     ],
 )
 def test_every_configuration_key_is_documented(kind: type) -> None:
@@ -55,6 +58,8 @@ def test_every_table_of_loom_toml_is_documented() -> None:
         assert f"parameters.routing.{item.name}" in CONFIGURATION
     for item in fields(ToolPolicy):
         assert f"parameters.tools.{item.name}" in CONFIGURATION
+    for item in fields(ClientSettings):
+        assert f"`{item.name}`" in CONFIGURATION, item.name
     for item in fields(AgentSettings):
         if item.name not in ("policy", "tools"):
             assert f"`{item.name}`" in CONFIGURATION, item.name

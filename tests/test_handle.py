@@ -137,3 +137,30 @@ def test_what_a_plugin_says_of_its_end_shows_no_secret() -> None:
     handle.become("failed", "no login with s3cret")
     assert handle.reason == "no login with [redacted]"
     assert "s3cret" not in handle.explain()
+
+
+def test_a_spent_quota_is_told_with_the_time_until_it_has_room_and_nothing_is_taken() -> None:
+    slots = Slots("test/p", 1, 10.0)
+    assert [slots.spent() for _ in range(20)] == [None] * 20
+    for _ in range(10):
+        slots.spend()
+    spent = slots.spent()
+    assert spent is not None
+    assert spent.back_s is not None
+    assert (spent.quota, spent.limit, spent.used) == ("rate", 10.0, 11.0)
+    assert 0 < spent.back_s <= 0.1
+
+
+async def test_a_plugin_that_too_many_wait_for_is_spent_for_nobody_knows_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slots_module, "WAITING_MAX", 1)
+    slots = Slots("test/p", 1, 0.0)
+    await slots.acquire()
+    assert slots.spent() is None
+    waiting = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0)
+    assert slots.spent() == ("concurrency", 1, 2, None)
+    slots.release()
+    await waiting
+    assert slots.spent() is None

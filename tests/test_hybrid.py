@@ -57,7 +57,7 @@ def two(near: Serve, far: Serve, effects: Effects = "none", **policies: Policy) 
         serve={"near": {"x.do": near}, "far": {"x.do": far}},
         providers={"x.do": ("near", "far")},
         policies={"wide": WIDE, "short": SHORT, **policies},
-        routing=RoutingSettings(failures=1),
+        routing=RoutingSettings(failures=1, first_item_ms=300),
     )
 
 
@@ -268,3 +268,13 @@ async def test_a_quick_stream_that_breaks_off_is_not_patched_with_the_refined_on
             async for item in rig.broker.stream(Request("x.do", {}, agent="wide")):
                 seen.append(item.output)
         assert seen == [0]
+
+
+async def test_a_quick_stream_that_stalls_is_a_failure_and_the_refined_one_goes_on() -> None:
+    near = Held("quick")
+    async with two(near, counting) as rig:
+        async with asyncio.timeout(3):
+            stream = rig.broker.stream(Request("x.do", {}, agent="wide"))
+            assert [item.output async for item in stream] == [0, 1, 2, "end"]
+        assert near.cancelled == 1
+        assert rig.handles["near"].circuit.state == OPEN

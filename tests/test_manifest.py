@@ -21,7 +21,7 @@ FULL: dict[str, Any] = {
     "plugin": {
         "id": "acme/weather", "version": "1.0", "api": "1", "type": "tool", "tier": "wasm",
         "tiers": ["wasm", "native"], "entry": "weather:Weather", "description": "Weather.",
-        "instances": "pool", "sandbox": "strict",
+        "instances": "pool", "sandbox": "strict", "placement": "cloud", "license": "MIT",
     },
     "config": {"units": {"type": "string", "default": "celsius"}},
     "capability": [
@@ -39,7 +39,7 @@ FULL: dict[str, Any] = {
     },
     "permissions": {
         "network": ["https://api.example"], "filesystem": ["d:rw"], "env": ["A"], "secrets": ["k"],
-        "invoke": ["llm.chat"], "devices": ["speaker"], "storage": True,
+        "invoke": ["llm.chat"], "devices": ["speaker"], "storage": True, "labels": ["private"],
         "provide": ["weather.get"], "subscribe": ["query"], "publish": ["notes.*", "alerts"],
     },
     "quotas": {"memory": "64MiB", "concurrency": 2},
@@ -92,6 +92,8 @@ WRONG = [
     ("plugin/id", 1, "id must be a text"),
     ("plugin/version", "", "version must be a text"),
     ("plugin/type", "thing", "must be one of feature_extractor"),
+    ("plugin/placement", "moon", "must be one of"),
+    ("permissions/labels", ["public"], "write one of private, local-only"),
     ("plugin/tier", "docker", "must be one of native, wasm, grpc"),
     ("plugin/tiers", ["native"], "tiers must list 'wasm'"),
     ("plugin/tiers", ["wasm", "docker"], "only native, wasm, grpc"),

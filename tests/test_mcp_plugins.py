@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,9 @@ async def test_storms_and_floods_do_not_keep_a_server_or_the_host_from_its_work(
         assert await call(host, "storm.odd") == {"text": "stormed"}
         flood = asyncio.ensure_future(host.invoke("flood.odd"))
         assert (await call(host, "hints.echo", a=2))["arguments"] == {"a": 2}
-        done = (await asyncio.gather(flood, return_exceptions=True))[0]
-        assert isinstance(done, QuotaExceeded) or done.output == {"text": "flooded"}
+        await asyncio.wait({flood})
+        error = flood.exception()
+        assert isinstance(error, QuotaExceeded) or flood.result().output == {"text": "flooded"}
         handle = host.plugins["storm"]
         await until(lambda: handle.state == "degraded", 20)
         assert "`loom swap storm` takes them up" in handle.reason
@@ -263,3 +264,39 @@ async def test_a_public_server_writes_where_it_was_granted_to_write(
         await call(host, "files.write_file", path="/notes/new.txt", content="hello")
         assert (granted / "new.txt").read_text() == "hello"
         assert host.broker.capabilities()["files.read_text_file"][0].spec.effects == "none"
+
+
+@pytest.fixture(params=["json", "events"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Of a server of the official SDK, over streamable HTTP."""
+    server = ODD.with_name("http_server.py")
+    words = [sys.executable, str(server), request.param]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.terminate()
+
+
+async def test_a_server_at_an_address_is_reached_by_the_host_where_that_is_granted(
+    tmp_path: Path, address: str
+) -> None:
+    (tmp_path / "token").write_text("tok-123456")
+    (tmp_path / "token").chmod(0o600)
+    table = {
+        "mcp": f"{address}/mcp",
+        "allow": {"provide": ["adder.*"], "network": [address], "secrets": ["adder"]},
+        "config": {"token_secret": "adder"},
+    }
+    settings = host_tables(tmp_path) | {
+        "plugins": {"adder": table, "stranger": {"mcp": f"{address}/mcp"}},
+        "secrets": {"adder": {"file": str(tmp_path / "token")}},
+    }
+    async with Host(load_settings(None, settings)) as host:
+        assert await call(host, "adder.add", a=2, b=3) == {"sum": 5}
+        assert await call(host, "adder.secret") == {"authorization": "Bearer tok-123456"}
+        assert host.plugins["adder"].placement == "cloud"
+        assert host.plugins["stranger"].state == "failed"
+        assert f"may not reach '{address}" in host.plugins["stranger"].reason
+        assert any(refusal.plugin == "stranger" for refusal in host.audit.refusals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from loom_sdk import Item, Plugin, Result, models
+from loom_sdk import Call, Item, Plugin, Result, models
+from loom_sdk.context_builder import estimate
 from loom_sdk.errors import DeadlineExceeded, InvalidArguments, LoomError, ModelMissing
-from tests.support import FakePort, load_plugin, run_capability, start
+from loom_sdk.toolloop import tool_specs
+from tests.support import ROOT, FakePort, driver_of, load_plugin, run_capability, start
 
 pytest.importorskip("xllamacpp")
+_TABLES = tomllib.loads((ROOT / "plugins/wasm/calculator/plugin.toml").read_text())["capability"]
+CALCULATOR = tool_specs([{**table, "input_schema": table["input"]} for table in _TABLES])
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -32,7 +37,9 @@ def llm() -> Iterator[Plugin]:
 
 
 def chat(llm: Plugin, port: FakePort | None = None, **arguments: Any) -> Result:
-    return run_capability(llm, "llm.chat", {"messages": FRANCE} | arguments, port=port)
+    driver = driver_of(llm, port)
+    call = Call("llm.chat", {"messages": FRANCE} | arguments, remaining_ms=120_000)
+    return driver.invoke(driver.capability("llm.chat"), call)
 
 
 def test_streamed_deltas_make_up_the_text(llm: Plugin) -> None:
@@ -79,6 +86,32 @@ def test_unusable_requests_are_invalid_arguments(
     assert chat(llm, max_tokens=1).output["usage"]["output_tokens"] == 1
 
 
+def test_a_tool_is_asked_for_in_the_shape_of_native_calls(llm: Plugin) -> None:
+    port = FakePort()
+    question = [{"role": "user", "content": "What is 12 times 9?"}]
+    output = chat(llm, port, messages=question, tools=CALCULATOR).output
+    (call,) = output["tool_calls"]
+    assert (call["name"], output["text"]) == ("calculator.evaluate", "")
+    assert call["arguments"] == {"expression": "12 times 9"}
+    assert output["finish_reason"] == "tool_calls"
+    assert port.items == []
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "The tool says:\n108"}
+    asked = {"role": "assistant", "content": "", "tool_calls": [call]}
+    turn = [*question, asked, result]
+    output = chat(llm, port, messages=turn, tools=CALCULATOR, max_tokens=16).output
+    assert output["tool_calls"] == []
+    assert "108" in output["text"]
+    assert "".join(item.output["delta"] for item in port.items) == output["text"]
+
+
+def test_where_no_tool_fits_the_model_answers_in_words_and_both_are_counted(llm: Plugin) -> None:
+    plain = chat(llm, max_tokens=4).output
+    output = chat(llm, tools=CALCULATOR, max_tokens=4).output
+    assert (output["text"], output["tool_calls"]) == (plain["text"], [])
+    assert output["finish_reason"] == "length"
+    assert output["usage"]["input_tokens"] > plain["usage"]["input_tokens"] + 100
+
+
 def test_cancelling_stops_the_model(llm: Plugin) -> None:
     class Cancelled(FakePort):
         def emit(self, call_id: str, item: Item) -> None:
@@ -121,3 +154,15 @@ def test_a_stopped_plugin_says_so() -> None:
     assert plugin.health() == "no model is loaded"
     with pytest.raises(LoomError, match="no model loaded"):
         chat(plugin)
+
+
+def test_tokens_are_counted_as_the_model_itself_counts_them(llm: Plugin) -> None:
+    texts = ["", "France", "What is the capital of France?", "日本"]
+    counts = run_capability(llm, "llm.count_tokens", {"texts": texts}).output["counts"]
+    assert counts[:3] == [0, 1, 7]
+    messages = [{"role": "user", "content": texts[2]}]
+    whole = chat(llm, messages=messages, max_tokens=1).output["usage"]["input_tokens"]
+    longer = [{"role": "user", "content": f"{texts[2]} {texts[2]}"}]
+    again = chat(llm, messages=longer, max_tokens=1).output["usage"]["input_tokens"]
+    assert again - whole == 7
+    assert estimate(texts[3]) >= counts[3] > 0

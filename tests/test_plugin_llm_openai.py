@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from typing import Any
 
 import pytest
 
 from loom_sdk.errors import ActionFailed, InvalidArguments
+from loom_sdk.toolloop import tool_specs
 from tests.llm_server import CHAT, HELLO, RESPONSES, Reply, Server, ask, chat_chunk, server, sse
-from tests.support import FakePort
+from tests.support import ROOT, FakePort
 
 __all__ = ["server"]
+_MANIFEST = ROOT / "plugins" / "wasm" / "calculator" / "plugin.toml"
+CALCULATOR = tomllib.loads(_MANIFEST.read_text())["capability"]
 
 
 def failure(server_url: str, **config: Any) -> ActionFailed:
@@ -222,6 +226,7 @@ def test_against_llama_cpps_own_server(api: str) -> None:
         "required": ["city"],
         "additionalProperties": False,
     }
+    tools = tool_specs([{**table, "input_schema": table["input"]} for table in CALCULATOR])
     port = FakePort()
     plain, constrained = ask(
         running.listening_address + "/v1",
@@ -233,3 +238,14 @@ def test_against_llama_cpps_own_server(api: str) -> None:
     assert plain.output["usage"]["output_tokens"] == 8
     assert json.loads(constrained.output["text"])["city"] in ("Paris", "Rome")
     assert len(port.items) > 3
+    question = {"messages": [{"role": "user", "content": "What is 12 times 9?"}], "tools": tools}
+    (chosen,) = ask(
+        running.listening_address + "/v1", question, api=api, model="", tool_calls="constrained"
+    )
+    (call,) = chosen.output["tool_calls"]
+    assert (call["name"], call["arguments"]) == (
+        "calculator.evaluate", {"expression": "12 times 9"},
+    )  # fmt: skip
+    # The model was never trained for it: what counts is that the server takes the request.
+    (native,) = ask(running.listening_address + "/v1", question | {"max_tokens": 8}, api=api)
+    assert native.output["text"] or native.output["tool_calls"]

@@ -23,6 +23,8 @@ plugin = load_plugin("native", "llm-openai")  # puts its folder on the path
 
 import llm_openai_limits as limits  # type: ignore[import-not-found]  # noqa: E402
 
+SOON_MS = 8000
+"""Far below the 20 s and more that it takes without the limit, on a machine under load, too."""
 PIECE = sse(chat_chunk(content="Good "))
 KEEPALIVE = b": still thinking\n\n"
 
@@ -35,19 +37,19 @@ def late(server: Server, **config: Any) -> str:
 
 
 def test_a_slow_first_token_is_told_from_a_stalled_stream(server: Server) -> None:
-    server.answer("chat/completions", Reply(steps=[KEEPALIVE, 0.2, KEEPALIVE, 0.5, CHAT]))
-    with within(300):
+    server.answer("chat/completions", Reply(steps=[KEEPALIVE, 0.2, KEEPALIVE, 30.0, CHAT]))
+    with within(SOON_MS):
         assert "first_token_timeout_ms" in late(server, first_token_timeout_ms=300)
-    server.answer("chat/completions", Reply(steps=[PIECE, 0.1, PIECE, 5.0, CHAT]))
-    with within(400):
+    server.answer("chat/completions", Reply(steps=[PIECE, 0.1, PIECE, 30.0, CHAT]))
+    with within(SOON_MS):
         assert "token_gap_timeout_ms" in late(server, token_gap_timeout_ms=300)
 
 
 def test_a_model_that_thinks_aloud_is_alive(server: Server) -> None:
     thinks = sse(chat_chunk(reasoning_content="hm"))
-    steps: list[bytes | float] = [thinks, 0.15, thinks, 0.15, thinks, 0.15, CHAT]
+    steps: list[bytes | float] = [thinks, 0.7, thinks, 0.7, thinks, 0.7, thinks, 0.7, CHAT]
     server.answer("chat/completions", Reply(steps=steps))
-    (result,) = ask(server.url, {}, api="chat", first_token_timeout_ms=300, retries=0)
+    (result,) = ask(server.url, {}, api="chat", first_token_timeout_ms=2000, retries=0)
     assert result.output["text"] == "Good day."
 
 
@@ -55,15 +57,15 @@ def test_a_stream_that_never_ends_is_ended(server: Server) -> None:
     server.answer(
         "chat/completions", Reply(steps=[step for _ in range(99) for step in (PIECE, 0.05)])
     )
-    with within(400):
+    with within(SOON_MS):
         assert "request_timeout_ms" in late(server, request_timeout_ms=400)
     assert server.left.wait(5)
 
 
 def test_all_tries_together_have_one_limit(server: Server) -> None:
     server.answer("chat/completions", Reply(b"busy", 503))
-    with within(300), pytest.raises(ActionFailed) as raised:
-        ask(server.url, {}, api="chat", retries=10, retry_backoff_ms=200, request_timeout_ms=300)
+    with within(SOON_MS), pytest.raises(ActionFailed) as raised:
+        ask(server.url, {}, api="chat", retries=10, retry_backoff_ms=9000, request_timeout_ms=300)
     assert raised.value.code == "LLM_TIMEOUT"
 
 
@@ -77,7 +79,7 @@ def test_a_host_that_takes_no_connection_is_given_up_on_time() -> None:
             with suppress(BlockingIOError):
                 other.connect(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
-        with within(300), pytest.raises(ActionFailed, match="connect_timeout_ms") as raised:
+        with within(SOON_MS), pytest.raises(ActionFailed, match="connect_timeout_ms") as raised:
             ask(url, {}, connect_timeout_ms=300, retries=0)
         for other in waiting:
             other.close()
@@ -128,7 +130,7 @@ def test_retry_after_is_waited_for_in_both_forms(server: Server, form: str) -> N
 def test_a_date_too_far_away_is_given_up_at_once(server: Server) -> None:
     text = email.utils.formatdate(time.time() + 3600, usegmt=True)
     server.answer("chat/completions", Reply(b"later", 429, headers={"Retry-After": text}))
-    with within(500), pytest.raises(ActionFailed, match="answered 429: later"):
+    with within(SOON_MS), pytest.raises(ActionFailed, match="answered 429: later"):
         ask(server.url, {}, api="chat")
     assert len(server.asked) == 1
 

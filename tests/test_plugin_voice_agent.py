@@ -589,3 +589,15 @@ async def test_a_refused_tool_is_not_phrased_by_the_model() -> None:
     assert (found["status"], found["code"]) == ("error", "PERMISSION_DENIED")
     assert found["turn"]["answer"] == "Then I will not do that."
     assert len(scripted.called("llm.chat")) == 1
+
+
+async def test_the_oldest_of_a_long_conversation_is_left_out() -> None:
+    scripted = host(loom_tools=None, llm_chat=chat(answer="I see. " * 20))
+    driver = await agent(ScriptedPort(scripted), history_turns=9, context_tokens=200)
+    for index in range(4):
+        await send(driver, query(f"Fact {index}", utterance_id=f"u{index}"))
+    sent = [message["content"] for message in scripted.called("llm.chat")[-1].arguments["messages"]]
+    assert sent[0].startswith("You are a helpful voice assistant")
+    assert sent[-1] == "Fact 3"
+    assert "Fact 0" not in sent
+    assert "Fact 2" in sent

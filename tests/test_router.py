@@ -115,6 +115,8 @@ TABLE: list[tuple[str, list[Candidate], Policy, str, str, tuple[str, ...]]] = [
      "Privacy policy forbids cloud processing (there: cloud)", ()),
     ("local-only knows no list", [cloud(listed=True), local()], LOCAL_ONLY, "Local",
      "Privacy policy requires local-only processing", ("here",)),
+    ("a spent one above the cap is not waited for", [cloud(1.0, spent="rate 1", back_ms=5)],
+     Policy(), "Drop", "No provider available (there: cloud)", ()),
     ("the affordable one is spent", [local(spent="rate 1", back_ms=50), cloud(1.0)],
      Policy(), "Defer", "Quotas are spent: the call waits for the first that has room", ()),
 ]  # fmt: skip

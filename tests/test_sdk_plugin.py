@@ -38,7 +38,7 @@ from loom_sdk.errors import (
     ProtocolMismatch,
 )
 from loom_sdk.events import fresh_id_prefix, new_id, now_ms
-from loom_sdk.plugin import declared_capabilities, declared_subscriptions
+from loom_sdk.plugin import CapabilitySpec, declared_capabilities, declared_subscriptions
 from loom_sdk.port import HttpResponse
 
 from .support import AsyncFakePort, FakePort, run_capability, send_event, start
@@ -278,3 +278,25 @@ def test_events_are_frozen() -> None:
         event.type = "y"  # type: ignore[misc]  # that is the test
     assert abs(event.timestamp_ms - now_ms()) < 1000
     assert (event.priority, event.confidence, event.delivery_attempt) == (50, 1.0, 1)
+
+
+class Learner(Plugin):
+    """Knows only at its start what it offers."""
+
+    def offers(self) -> list[CapabilitySpec]:
+        return [CapabilitySpec(name) for name in self.config["names"]]
+
+    def serve(self, ctx: Context, /, **arguments: Any) -> Any:
+        return [ctx.capability, arguments]
+
+
+def test_what_a_plugin_learns_at_its_start_is_offered_and_served() -> None:
+    plugin = Learner()
+    plugin.config = {"names": ["a.one", "a.two"]}
+    driver = Driver(plugin, Identity("test/learner"), FakePort())
+    assert driver.capabilities == []
+    driver.learn()
+    assert [spec.name for spec in driver.capabilities] == ["a.one", "a.two"]
+    arguments = {"self": 1, "ctx": 2}  # names that are the method's own, too
+    result = driver.invoke(driver.capability("a.two"), Call("a.two", arguments))
+    assert result.output == ["a.two", arguments]

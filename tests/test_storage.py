@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
+from loom_host import Host
 from loom_host.storage import (
     Batch,
     MemoryStore,
@@ -25,6 +26,8 @@ from loom_host.storage import (
 )
 from loom_sdk.errors import StorageError
 from loom_sdk.port import SCHEMA_KEY
+
+from .hosting import native_host
 
 
 @pytest.fixture(params=["memory", "rocks"])
@@ -199,6 +202,22 @@ def test_data_without_a_version_is_of_the_first(store: Store) -> None:
     store.put(b"kv\0a/p\0k", b"1")
     assert PluginStore(store, "a/p", 100, version=2).schema() == 1
     assert PluginStore(store, "a/q", 100, version=2).schema() == 0
+
+
+async def test_a_plugin_in_a_host_is_told_the_version_of_its_data(tmp_path: Path) -> None:
+    prober = {"allow": {"provide": ["*"], "storage": ["own"]}}
+    async with native_host(tmp_path, prober=prober) as host:
+        ask = {"what": "get", "of": SCHEMA_KEY}
+        assert (await host.invoke("prober.ask", ask)).output["value"] == "0"
+    async with Host(host.settings, store=_of_version_2()) as host:
+        with pytest.raises(StorageError, match="test/prober is of version 2"):
+            await host.invoke("prober.ask", ask)
+
+
+def _of_version_2() -> MemoryStore:
+    store = MemoryStore()
+    store.put(b"meta/schema/test%2Fprober", b"2")
+    return store
 
 
 OPERATIONS = st.lists(

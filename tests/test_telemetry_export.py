@@ -120,6 +120,19 @@ async def test_spans_arrive_at_an_otlp_collector_as_they_were(collector: Collect
     assert (turn.start_time_unix_nano, turn.end_time_unix_nano) == (root.start_ns, root.end_ns)
 
 
+async def test_spans_of_private_turns_are_kept_here(collector: Collector) -> None:
+    tracer = Tracer()
+    settings = ExportSettings(("otlp",), traces_endpoint=f"{collector.endpoint}/v1/traces")
+    exporter = Exporter(settings, tracer, Meter())
+    exporter.start()
+    for level in ("public", "sensitive", "private", "local-only"):
+        tracer.start(f"in {level}", attributes={"privacy": level}).end("what was said")
+    await exporter.aclose()
+    assert [span.name for span in collector.spans()] == ["in public", "in sensitive"]
+    assert exporter.withheld == 2
+    assert len(tracer.finished()) == 4
+
+
 async def test_metrics_arrive_at_an_otlp_collector_now_and_at_the_end(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

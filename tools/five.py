@@ -58,9 +58,7 @@ def make(target: Path) -> None:
         row = Recording(question.file, synthesiser, voice, question.text, pace, "hey loom")
         row, samples = rendered(row, seed)
         write_wav(target / question.file, samples, row.sample_rate, row.channels)
-    rows = [
-        {"file": q.file, "text": q.text, "tool": q.tool, "answer": q.answer} for q in QUESTIONS
-    ]
+    rows = [{"file": q.file, "text": q.text, "tool": q.tool, "answer": q.answer} for q in QUESTIONS]
     (target / "index.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 

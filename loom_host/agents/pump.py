@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loom_host.actions import Action
 from loom_host.bus import Delivery, MemoryBus, Subscription
-from loom_host.desk import Card, Desk
+from loom_host.desk import Card, Desk, card_of
 from loom_host.handle import InFlight, PluginHandle
 from loom_host.handling import placed
 from loom_host.pump import Pump
@@ -94,7 +93,7 @@ class AgentPump(Pump):
 
     def _make_card(self) -> Card:
         parameters = {**self.handle.spec.config, **self._who.settings.parameters}
-        return Card(self._who.name, json.dumps(parameters).encode(), self._life)
+        return card_of(self._who.name, parameters, self._life)
 
     def follow(self, heir: PluginHandle) -> None:
         super().follow(heir)
@@ -147,7 +146,13 @@ class AgentPump(Pump):
 
     def _own(self, event: Event) -> Event:
         """Under an id of its own: other agents of the plugin may have it in hand, too."""
-        return replace(event, id=f"{event.id}@{self.label}") if self._agent else event
+        if not self._agent:
+            return event
+        return Event(  # `dataclasses.replace` takes 20 times as long
+            event.type, event.payload, event.metadata, f"{event.id}@{self.label}",
+            event.timestamp_ms, event.source, event.confidence, event.tags, event.priority,
+            event.topic, event.traceparent, event.delivery_attempt,
+        )  # fmt: skip
 
     async def _deliver(
         self,

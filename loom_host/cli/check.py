@@ -84,7 +84,11 @@ MODULES = (
     ("vad", "webrtcvad"),
     ("audio-io", "soxr"),
     ("llm-local", "xllamacpp"),
+    ("memory", "apsw"),
+    ("memory", "sqlite_vec"),
 )
+EXTRAS = {"xllamacpp": "local-llm", "apsw": "memory", "sqlite_vec": "memory"}
+"""That bring a module; those not named here are in `voice`."""
 UNENFORCED = {
     "native": "memory, cpu, processes, open files: native code shares the host's process",
 }
@@ -149,7 +153,7 @@ def _missing_module(plugin: str, module: str) -> Finding:
             "openwakeword needs tflite-runtime, which has no release for Python 3.12 and later",
             'use wake-phrase alone: [roles] wake = ["wake-phrase"]',
         )
-    extra = "local-llm" if module == "xllamacpp" else "voice"
+    extra = EXTRAS.get(module, "voice")
     fix = f"pip install 'loom-host[{extra}]'"
     return Finding("error", plugin, f"the Python package {module} is missing", fix)
 

@@ -14,6 +14,7 @@ from loom_host.turn import Turn, ask_text, settle, speak_file
 from loom_sdk.errors import ActionFailed
 
 from .common import WrongUsage, add_json, print_json, print_table, settings_of, size
+from .demo_five import run_five
 
 QUESTION = Path(__file__).parent.parent / "data" / "question.wav"
 WARM_TIMEOUT_S = 120.0
@@ -34,6 +35,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="QUESTION",
         help="a typed question instead of a recording",
     )
+    question.add_argument(
+        "--five", action="store_true", help="five spoken questions for five tools, with their score"
+    )
     parser.add_argument(
         "--pace",
         choices=("realtime", "fast"),
@@ -51,6 +55,8 @@ def _question(text: str) -> str:
 
 
 async def run(arguments: argparse.Namespace) -> int:
+    if arguments.five:
+        return await run_five(arguments.pace, arguments.json)
     wav = _recording(arguments)
     _check_out(Path(arguments.out))
     sink = {"sink": "wav", "sink_path": _absolute(arguments.out)}

@@ -10,12 +10,13 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -129,36 +130,48 @@ def _line(at_ms: float, event: dict[str, Any]) -> str:
     return visible(f"{when}  {what}  {size} B  {extra}")
 
 
-async def run_record(arguments: argparse.Namespace) -> int:
+def run_record(arguments: argparse.Namespace) -> int:
     """0 when it was ended by Ctrl-C or has its count; 1 where the host ended before the count."""
-    with arguments.file.open("x", encoding="utf-8") as file:
-        work = asyncio.create_task(_record(arguments, file))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, work.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-    count = sum(1 for _ in arguments.file.open("rb")) - 1
-    if count < 0:
-        arguments.file.unlink()
+    path: Path = arguments.file
+    try:
+        with open(path, "xb", opener=_private) as file:
+            asyncio.run(_until_interrupted(_record(arguments, file)))
+    except PluginUnhealthy:
+        path.unlink()  # nothing was begun: no host runs
+        raise
+    count = max(path.read_bytes().count(b"\n") - 1, 0)
     if arguments.json:
-        print_json({"file": str(arguments.file), "events": max(count, 0)})
+        print_json({"file": str(path), "events": count})
     else:
-        print(f"recorded {max(count, 0)} events to {arguments.file}")
+        print(f"recorded {count} events to {path}")
     return int(count < arguments.count)
 
 
-async def _record(arguments: argparse.Namespace, file: IO[str]) -> None:
+def _private(path: str, flags: int) -> int:
+    """It holds what was said."""
+    return os.open(path, flags, 0o600)
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Ctrl-C ends the work, and that is no failure."""
+    task, loop = asyncio.create_task(work), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _record(arguments: argparse.Namespace, file: IO[bytes]) -> None:
     seen = 0
     request = {"op": "storage.record", "topics": arguments.topics}
     async for row in ask_host(arguments, request):
         if "started_ms" in row:
-            file.write(first_line(row["started_ms"], arguments.topics))
+            file.write(first_line(row["started_ms"], arguments.topics).encode())
             print(f"recording to {arguments.file} until Ctrl-C", file=sys.stderr, flush=True)
         elif "lost" in row:
             print(f"loom: {row['lost']} events came too fast to be recorded", file=sys.stderr)
         else:
-            file.write(event_line(row["after_ms"], row["event"]))
+            file.write(event_line(row["after_ms"], row["event"]).encode())
             seen += 1
         file.flush()
         if seen and seen == arguments.count:

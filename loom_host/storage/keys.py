@@ -4,7 +4,6 @@ kv\\0PLUGIN-ID\\0KEY      a plugin's own keys and values
 agent/NAME/state         an agent's state, written in one batch with
 agent/NAME/cursor        how far it has come
 label\\0PLUGIN-ID\\0KEY   the privacy label of such a value, where it bears one
-meta/seen/PLUGIN-ID      the strictest label that a plugin has seen
 meta/schema/PLUGIN-ID    version of a plugin's data
 log/...                  the event log, see `log_keys.py`
 """

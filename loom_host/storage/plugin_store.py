@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from copy import copy
 
+from loom_host.privacy import DEFAULT
 from loom_sdk.errors import StorageError
 from loom_sdk.port import SCHEMA_KEY
 
@@ -103,14 +104,14 @@ class PluginStore:
         return self._labels.any(self._store)
 
     def label(self, key: str) -> int:
-        """The level of privacy of a value; 0 where it bears no label."""
+        """The level of privacy of a value."""
         return self._labels.get(self._store, key)
 
-    def put(self, key: str, value: bytes, label: int = 0) -> bool:
+    def put(self, key: str, value: bytes, label: int = DEFAULT) -> bool:
         """Store it; False, changing nothing, where that would go over the limit.
 
         Args:
-            label: the level of privacy kept beside it, 0 for none.
+            label: the level of privacy, kept beside it.
         """
         new = not self.schema()
         if key == SCHEMA_KEY:
@@ -136,7 +137,7 @@ class PluginStore:
             self._used = self.used() - len(old) - len(key.encode())
             batch = Batch()
             batch.delete(self._prefix + key.encode())
-            self._labels.put(self._store, batch, key, 0)
+            self._labels.put(self._store, batch, key, DEFAULT)
             self._store.write(batch)
 
     def keys(self, prefix: str) -> list[str]:

@@ -38,19 +38,21 @@ class RocksStore:
         self.folder = folder
         self._fsync = fsync
         self._opened: Any = None
+        self._new_batch: Any = None
         self._syncing: asyncio.Task[None] | None = None
         self._waiting: asyncio.Future[None] | None = None
 
     @property
     def _db(self) -> Any:
         if self._opened is None:
-            from rocksdict import Options, Rdict
+            from rocksdict import Options, Rdict, WriteBatch
 
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             options = Options(raw_mode=True)
             options.set_keep_log_file_num(INFO_LOGS_KEPT)
             with self._mapped("opened"):
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._opened = Rdict(str(self.folder), options)
+            self._new_batch = WriteBatch
         return self._opened
 
     @contextlib.contextmanager
@@ -76,16 +78,17 @@ class RocksStore:
             self._db.delete(key)
 
     def write(self, batch: Batch) -> None:
-        from rocksdict import WriteBatch
-
-        raw = WriteBatch(raw_mode=True)
+        db = self._db
+        raw = self._new_batch(raw_mode=True)
         for key, value in batch.operations:
             if value is None:
                 raw.delete(key)
             else:
                 raw.put(key, value)
-        with self._mapped("written"):
-            self._db.write(raw)
+        try:
+            db.write(raw)
+        except Exception as error:  # rocksdict raises plain Exception
+            raise StorageError(_explain(self.folder, "written", str(error))) from error
 
     async def save(self, batch: Batch) -> None:
         self.write(batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from loom_host.privacy import DEFAULT
+
 from .keys import label_prefix
 from .store import Batch, Store
 
@@ -20,13 +22,13 @@ class ValueLabels:
         return self._any
 
     def get(self, store: Store, key: str) -> int:
-        """The level of a value; 0 where it bears no label."""
+        """The level of a value; the default where it bears no label."""
         kept = store.get(self._prefix + key.encode()) if self.any(store) else None
-        return int(kept) if kept else 0
+        return int(kept) if kept else DEFAULT
 
     def put(self, store: Store, batch: Batch, key: str, level: int) -> None:
-        """Add the label to the batch that writes the value; 0 for none."""
-        if level:
+        """Add the label to the batch that writes the value; none for the default."""
+        if level != DEFAULT:
             self._any = True
             batch.put(self._prefix + key.encode(), b"%d" % level)
         elif self.any(store):

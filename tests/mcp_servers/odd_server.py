@@ -95,8 +95,8 @@ def odd_call(ident: Any) -> None:
     elif MODE == "error":
         send({"id": ident, "error": {"code": -32000 - 50, "message": "m" * 100_000}})
     elif MODE == "fails":
-        said = [{"type": "text", "text": "no such thing"}]
-        send({"id": ident, "result": {"content": said, "isError": True}})
+        failure = [{"type": "text", "text": "no such thing"}]
+        send({"id": ident, "result": {"content": failure, "isError": True}})
     elif MODE == "image":
         content = [
             {"type": "image", "data": PIXEL, "mimeType": "image/png"},
@@ -113,7 +113,13 @@ def odd_call(ident: Any) -> None:
         }
         send({"id": "mine", "method": "elicitation/create", "params": form})
         _calls["asked"] = ident
-    elif MODE == "garbage":
+    else:
+        noise(ident)
+
+
+def noise(ident: Any) -> None:
+    """The answer to `odd` among other lines."""
+    if MODE == "garbage":
         for line in JUNK:
             print(line, flush=True)
         sys.stdout.buffer.write(b"\xff\xfe\n")
@@ -123,9 +129,9 @@ def odd_call(ident: Any) -> None:
             send({"method": "notifications/tools/list_changed"})
         text(ident, "stormed")
     elif MODE == "flood":
-        line = {"method": "notifications/message", "params": {"level": "error", "data": "f" * 500}}
+        said = {"level": "error", "data": "f" * 500}
         for _ in range(20_000):
-            send(line)
+            send({"method": "notifications/message", "params": said})
         text(ident, "flooded")
     else:
         text(ident, "odd")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,9 +145,7 @@ class Deputy(Plugin):
     async def do(self, ctx: AsyncContext, text: str) -> dict[str, str]:
         return {
             "ask": await attempt(lambda: ctx.invoke("ask.answer", {"text": text})),
-            "post": await attempt(
-                lambda: ctx.invoke("post.send", {"text": text, "who": "deputy"})
-            ),
+            "post": await attempt(lambda: ctx.invoke("post.send", {"text": text, "who": "deputy"})),
             "gossip": await attempt(lambda: ctx.publish("gossip", "gossip", text.encode())),
         }
 
@@ -162,7 +161,7 @@ class Speaker(Plugin):
     async def asked(self, ctx: AsyncContext, event: Event) -> None:
         text = event.payload.decode()
         for name in self.config["ways"]:
-            self.outcomes[name] = await attempt(lambda name=name: self.try_it(ctx, name, text))
+            self.outcomes[name] = await attempt(partial(self.try_it, ctx, name, text))
         await ctx.publish("said", "said", text.encode())
         self.outcomes["all"] = "done"
 

@@ -6,9 +6,11 @@ nobody is told closes it.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ class LocalLlm(Plugin):
         super().__init__()
         self._server: Any = None
         self._model = ""
+        self._key = secrets.token_hex(32)
         self._lock = threading.Lock()
 
     def start(self, ctx: Context) -> None:
@@ -57,7 +60,7 @@ class LocalLlm(Plugin):
         parameters.n_parallel = 1
         parameters.cache_ram_mib = PROMPT_CACHE_MIB
         parameters.verbosity = 0
-        parameters.api_keys = [secrets.token_hex(32)]
+        parameters.api_keys = [self._key]
         for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
             cpu.n_threads = self.config["threads"] or os.cpu_count() or 1
             cpu.poll = 0
@@ -96,28 +99,62 @@ class LocalLlm(Plugin):
             {text, tool_calls, model, usage, finish_reason}; items before it are {delta}.
 
         Raises:
-            InvalidArguments: no messages, too many for the context, an unusable schema, or a
-                tool_choice that is not among the tools.
-            ActionFailed: LLM_TOOL_CHOICE, the choice of a tool broke off; LLM_STOPPED, LLM_FAILED.
+            InvalidArguments: no messages, too many, an unusable schema or tool_choice.
+            ActionFailed: LLM_TOOL_CHOICE, LLM_STOPPED or LLM_FAILED.
             DeadlineExceeded: the call's time ended while the model was writing.
         """
         if not messages:
             raise InvalidArguments("llm.chat needs at least one message")
         choice = toolless.choice(messages, tools, tool_choice, self.config["tool_rounds"])
+        request = {
+            "messages": toolless.flattened(messages),
+            "max_tokens": max_tokens or self.config["max_output_tokens"],
+            "temperature": self.config["temperature"] if temperature is None else temperature,
+            **({"stop": stop} if stop else {}),
+            **_constraint(response_schema),
+        }
+        return self._serve(ctx, choice, request)
+
+    def _serve(
+        self, ctx: Context, choice: toolless.Choice | None, request: dict[str, Any]
+    ) -> Result:
+        """The tool that the model chooses, where it may; else its answer."""
         with self._lock:
             asked = []
             if choice is not None:
                 asked = [self._choose(ctx, choice)]
                 if calls := choice.calls(asked[0].text):
                     return self._result("", calls, *asked)
-            answer = self._write(ctx, _Answer(ctx), {
-                "messages": toolless.flattened(messages),
-                "max_tokens": max_tokens or self.config["max_output_tokens"],
-                "temperature": self.config["temperature"] if temperature is None else temperature,
-                **({"stop": stop} if stop else {}),
-                **_constraint(response_schema),
-            })  # fmt: skip
+            answer = self._write(ctx, _Answer(ctx), request)
         return self._result(answer.text, [], answer, *asked)
+
+    @capability("llm.count_tokens", effects="none")
+    def count_tokens(self, ctx: Context, texts: list[str]) -> dict[str, Any]:
+        """How many tokens each text has for this model, without the marks of its chat template.
+
+        Args:
+            texts: what to count; empty texts have none
+
+        Raises:
+            ActionFailed: LLM_STOPPED, or LLM_FAILED where the tokenizer does not answer.
+        """
+        if self._server is None:
+            raise ActionFailed("llm-local has no model loaded: restart it", code="LLM_STOPPED")
+        return {"counts": [self._tokens(ctx, text) if text else 0 for text in texts]}
+
+    def _tokens(self, ctx: Context, text: str) -> int:
+        """By llama.cpp's own HTTP server: xllamacpp has no function for it."""
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/tokenize",
+            json.dumps({"content": text}).encode(),
+            {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+        )
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=max(ctx.remaining_ms(), 1) / 1000) as answer:
+                return len(json.load(answer)["tokens"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ActionFailed(f"the tokenizer failed: {error}", code="LLM_FAILED") from error
 
     def _choose(self, ctx: Context, choice: toolless.Choice) -> _Answer:
         request = {

@@ -73,6 +73,7 @@ class MemoryFile:
             "secure_delete = on",  # what is deleted is overwritten with zeros
             "temp_store = memory",  # no temporary file has a copy
             "cache_size = -16384",
+            "mmap_size = 2147418112",  # the most that SQLite takes; a search is a third faster
         ):
             self._db.execute(f"pragma {line}")
 

@@ -164,7 +164,7 @@ class Memory(Plugin):
         count = self.store.forget(Filter(own, 3, user, session, ids=tuple(ids or ())))
         logged = 0
         if self.config["forget_events"] and not ids and not spaces:
-            wanted = {"user": user, self.config["session_key"]: session}
+            wanted = {self.config["user_key"]: user, self.config["session_key"]: session}
             metadata = {key: value for key, value in wanted.items() if value}
             logged = ctx.invoke("loom.forget", {"metadata": metadata}).output["events"]
         return {"items": count, "events": logged}
@@ -173,13 +173,12 @@ class Memory(Plugin):
 
     def _asker(self, ctx: Context) -> _Asker:
         told = ctx.invoke("loom.caller").output
-        name, agent = told["caller"], told["agent"]
-        space = f"agent/{agent}" if agent else f"plugin/{name}"
+        kind, name = ("agent", told["agent"]) if told["agent"] else (told["kind"], told["caller"])
         return {
-            "space": space,
+            "space": "host" if kind == "host" else f"{kind}/{name}",
             "level": LEVELS.index(told["privacy"]),
             "reads": LEVELS.index(told["reads"]),
-            "operator": name == "host" and not agent,
+            "operator": kind == "host",
         }
 
     def _readable(self, asker: _Asker, spaces: Sequence[str] | None) -> tuple[str, ...]:

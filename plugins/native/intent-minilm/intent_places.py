@@ -11,7 +11,8 @@ _BEFORE = frozenset({"in", "for", "at", "near", "around", "of", "over", "to", "a
 _PART = r"(?:morning|afternoon|evening|night|weekend|week|month|year|moment|day|hour)s?"
 _DAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 _WHEN = re.compile(
-    rf"""\b(?: (?:right\ |just\ )?now | today(?:'s)? | tonight | tomorrow | currently | please
+    rf"""\b(?: (?:right\ |just\ )?now | today(?:'s)? | tonight | tomorrow(?:\ {_PART})?
+    | currently | please
     | (?:later|early|late)(?:\ on)? | at\ present | at\ all | outside
     | (?:(?:in|at|on|over|for|during)\ )?(?:this|next|the|these|coming)\ (?:coming\ |next\ )?
       (?:\w+\ )?{_PART}
@@ -77,8 +78,10 @@ def _capitalised(words: Sequence[Word], known: Collection[str]) -> Sequence[Word
     for at, word in enumerate(words):
         bare = word.plain.removesuffix("'s")
         name = word.text[0].isupper() and bare not in known and not bare.startswith("i'")
-        if name and (at > 0 or len(words) > 1):
-            run.append(word)
+        following = words[at + 1 : at + 2]
+        comma = word.text == "," and run and following and following[0].text[0].isupper()
+        if comma or (name and len(words) > 1):
+            run = [*run, word]
             best = max(best, run, key=len)
         else:
             run = []

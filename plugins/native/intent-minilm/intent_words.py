@@ -41,7 +41,7 @@ class Word:
 
     @property
     def is_number(self) -> bool:
-        return self.text[0].isdigit() or self.plain in NUMBER_WORDS
+        return self.text[0].isdecimal() or self.plain in NUMBER_WORDS
 
 
 def words_of(text: str) -> list[Word]:
@@ -57,7 +57,7 @@ def number_at(words: Sequence[Word], at: int) -> tuple[float, int] | None:
     """The number that begins at `at` and the place behind it: `twenty five`, `1,200`, `2.5`."""
     if at >= len(words):
         return None
-    if words[at].text[0].isdigit():
+    if words[at].text[0].isdecimal():
         value, after = float(words[at].text.replace(",", "").rstrip(".")), at + 1
     else:
         found = _spelled(words, at)
@@ -78,7 +78,7 @@ def _with_decimals(words: Sequence[Word], value: float, at: int) -> tuple[float,
 
 
 def _digit(word: Word) -> str | None:
-    if word.text.isdigit():
+    if word.text.isdecimal():
         return word.text
     one = _ONES.get(word.plain, 10)
     return str(one) if one < 10 else None

@@ -26,6 +26,7 @@ from llm_openai_parts import Ask, Names, Piece
 from llm_openai_wire import PATHS, Dialect, parse_document, parse_event, request_body
 
 from loom_sdk import AsyncContext, Plugin, Result, capability, toolless
+from loom_sdk.context_builder import estimate
 from loom_sdk.engines import Message, ToolSpec
 from loom_sdk.errors import ActionFailed, InvalidArguments
 
@@ -84,27 +85,31 @@ class OpenAiLlm(Plugin):
         Returns:
             {text, tool_calls, model, usage, finish_reason}; items before it are {delta}.
 
-        Raises:
-            InvalidArguments: no messages, or a tool_choice that is not among the tools.
-            ActionFailed: LLM_HTTP_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE, LLM_BAD_RESPONSE or
-                LLM_TOOL_CHOICE.
+        Raises InvalidArguments (no messages, a strange tool_choice) or ActionFailed with one of the
+        codes in docs/LLM.md.
         """
         if not messages:
             raise InvalidArguments("llm.chat needs at least one message")
+        config, wanted = self.config, _checked(tool_choice, tools)
+        limit, heat = max_tokens or config["max_output_tokens"], temperature
         ask = Ask(
-            messages,
-            self.config["model"],
-            max_tokens or self.config["max_output_tokens"],
-            self.config["temperature"] if temperature is None else temperature,
-            tuple(stop or ()),
-            response_schema,
-            tools or (),
-            _checked(tool_choice, tools),
-            PARALLEL[self.config["parallel_tool_calls"]],
-        )
+            messages, config["model"], limit, config["temperature"] if heat is None else heat,
+            tuple(stop or ()), response_schema, tools or (), wanted,
+            PARALLEL[config["parallel_tool_calls"]],
+        )  # fmt: skip
         if self.config["tool_calls"] == "constrained":
             return await self._constrained(ctx, ask)
         return self._priced(await self._in_time(ctx, ask))
+
+    @capability("llm.count_tokens", effects="none")
+    async def count_tokens(self, ctx: AsyncContext, texts: list[str]) -> dict[str, Any]:
+        """About how many tokens each text has, rather too many than too few: these servers have no
+        tokenizer to ask.
+
+        Args:
+            texts: what to count; empty texts have none
+        """
+        return {"counts": [estimate(text) for text in texts]}
 
     async def _constrained(self, ctx: AsyncContext, ask: Ask) -> Result:
         """For a model that was never trained to call tools: choice first, then words."""

@@ -82,9 +82,7 @@ class Answerer:
         tools = await self._tools()
         if not tools or self._config["intent"] == "off":
             return tools, None
-        known = await self._match(tools)
-        names = {tool["name"] for tool in tools}
-        return tools, known if known is not None and known["name"] in names else None
+        return tools, await self._match(tools)
 
     async def _tools(self) -> Tools:
         try:

@@ -49,12 +49,10 @@ class State(dict[str, Any]):
 class Turn:
     """One agent's event in its handler's hands."""
 
-    def __init__(self, record: Mapping[str, Any], ephemeral: dict[str, Any]) -> None:
-        self.agent = str(record["agent"])
-        self.parameters: Mapping[str, Any] = record["parameters"]
-        self.ephemeral = ephemeral
+    def __init__(self, agent: str, parameters: Mapping[str, Any]) -> None:
+        self.agent, self.parameters = agent, parameters
+        self.ephemeral: dict[str, Any] = {}
         self.state = State()
-        self.state.version = int(record["version"])
         self.kept = b""
         """The state as it was before, as text."""
         self.actions: list[dict[str, Any]] = []
@@ -64,25 +62,33 @@ class Turns:
     """Begins and ends the turns of all agents of one plugin object."""
 
     def __init__(self) -> None:
-        self._ephemeral: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._cards: dict[bytes, tuple[bytes, dict[str, Any], dict[str, Any]]] = {}
+        """By agent its card as text and as data, and what is ephemeral."""
 
     def begin(self, plugin: Agent, record: bytes | None) -> Turn | None:
-        """From what the host has under STATE; None where nobody runs as an agent here."""
+        """From what the host has under STATE, in three lines: the agent's card, the version of its
+        state, the state. None where nobody runs as an agent here."""
         if not record:
             return None
-        told = json.loads(record)
-        life, ephemeral = self._ephemeral.get(told["agent"], (0, {}))
-        if life != told["life"]:
-            ephemeral = {}
-            self._ephemeral[told["agent"]] = (told["life"], ephemeral)
-        turn = Turn(told, ephemeral)
-        kept = told["kept"]
-        if kept is not None:
-            state = kept["state"]
-            if kept["schema"] != plugin.state_schema:
-                state = plugin.migrate(state, kept["schema"])
+        told, version, kept = record.split(b"\n", 2)
+        turn = self._recall(told)
+        turn.state.version, turn.kept = int(version), kept
+        if kept:
+            found = json.loads(kept)
+            state = found["state"]
+            if found["schema"] != plugin.state_schema:
+                state = plugin.migrate(state, found["schema"])
             turn.state.update(state)
-            turn.kept = json.dumps(kept).encode()
+        return turn
+
+    def _recall(self, told: bytes) -> Turn:
+        name = told[: told.find(b",")]  # the card begins with it
+        known = self._cards.get(name)
+        if known is None or known[0] != told:
+            known = self._cards[name] = (told, json.loads(told), {})
+        card = known[1]
+        turn = Turn(card["agent"], card["parameters"])
+        turn.ephemeral = known[2]
         return turn
 
     def end(self, plugin: Agent, turn: Turn | None) -> Iterator[tuple[str, bytes]]:

@@ -128,7 +128,7 @@ class KeyValue:
         return self._port.kv_list(prefix)
 
     def schema(self) -> int:
-        """Version of the data that is stored, 0 where there is none; see [storage] of a manifest."""
+        """Version of the data that is stored, 0 where there is none; see STORAGE.md."""
         return int(self._port.kv_get(SCHEMA_KEY) or 0)
 
     def migrated(self, version: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from .context import AsyncContext
 from .engines import Message
-from .errors import CapabilityNotFound, NoProvider, PermissionDenied, QuotaExceeded
+from .errors import LoomError, QuotaExceeded
 
 MESSAGE_TOKENS = 8
 """Counted for each message beside its text: its role and the marks of the model's chat template.
@@ -134,14 +134,14 @@ _WORDS = re.compile(r"[A-Za-z]+|[^\x00-\x7f]+|\n|  +|[^\sA-Za-z]")
 
 async def counter(ctx: AsyncContext, texts: Sequence[str]) -> Count:
     """Counts these texts with the model's own tokenizer, in one call of `llm.count_tokens`; other
-    texts, and all where nobody offers it, by `estimate`."""
+    texts, and all where nobody answers it, by `estimate`."""
     wanted = list(dict.fromkeys(texts))
     counts: list[int] = []
     try:
         result = await ctx.invoke("llm.count_tokens", {"texts": wanted}, timeout_ms=2000)
         counts = result.output["counts"]
-    except (CapabilityNotFound, NoProvider, PermissionDenied):
-        pass
+    except LoomError:
+        pass  # an estimate is better than no answer
     known = dict(zip(wanted, counts, strict=False))
     return lambda text: known[text] if text in known else estimate(text)
 
