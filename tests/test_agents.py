@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from loom_host.bus import Subscription
 from loom_sdk.errors import ConfigError, InvalidArguments
 
 from .hosting import dead_letters, host_tables, next_of, until
+from .support import ROOT
 
 ALLOW: dict[str, Any] = {
     "provide": ["*"], "subscribe": ["chat.*", "alarm"], "publish": ["chatter"],
@@ -311,3 +315,14 @@ async def test_a_thousand_agents_of_one_plugin(tmp_path: Path) -> None:
         await asyncio.gather(*(say(host, name, name) for name in names))
         found = await heard(answers, 1000)
     assert {(a["agent"], a["last"], a["count"]) for a in found} == {(n, n, "1") for n in names}
+
+
+def test_the_example_in_the_documents_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "AGENTS.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", block],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[b'1', b'2']\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loom_host.caller import caller_of
-from loom_host.desk import Card, Desk
+from loom_host.desk import Desk, card_of
 from loom_host.handle import InFlight
 from loom_host.manifest import Permissions
 from loom_host.privacy import LEVEL_OF
@@ -40,7 +40,7 @@ def test_a_plugin_an_agent_the_operator_and_a_client_are_told_apart() -> None:
 
 
 def test_an_agent_with_a_state_has_its_own_name() -> None:
-    desk = Desk(MemoryStore(), Card("agent-17"))
+    desk = Desk(MemoryStore(), card_of("agent-17", {}, 0))
     assert told("labelled", parent=InFlight("0", "labelled", desk=desk))["agent"] == "agent-17"
 
 

@@ -217,6 +217,23 @@ async def test_a_changed_plugin_does_not_start(
     assert list((tmp_path / "data" / "installed").iterdir()) == []
 
 
+async def test_a_removal_takes_what_the_plugin_kept_and_waits_for_no_host(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(monkeypatch)
+    package = parcel(tmp_path, key(tmp_path), permissions="storage = true")
+    loom("plugin", "install", str(package))
+    async with Host(load_settings(loom.config)) as host:
+        host.store.put(b"kv\0acme/greeter\0diary", b"secret thoughts")
+        host.store.put(b"kv\0other/plugin\0key", b"stays")
+        loom("plugin", "remove", "greeter", code=1)
+        assert "greeter" in load_settings(loom.config).plugins
+    loom("plugin", "remove", "greeter")
+    async with Host(load_settings(loom.config)) as host:
+        assert host.store.get(b"kv\0acme/greeter\0diary") is None
+        assert host.store.get(b"kv\0other/plugin\0key") == b"stays"
+
+
 def test_the_lock_file_brings_everything_back(
     loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +306,7 @@ def test_packages_come_from_urls_and_indexes(
     revoked = [revocation(signer, "lost")]
     index.write_text(
         json.dumps({"format": 1, "plugins": {"acme/greeter": listed[:1]}, "revoked": revoked})
-    )  # noqa: E501
+    )
     loom("plugin", "install", "acme/greeter", *where, "--downgrade", code=1)
     assert "is revoked (lost)" in loom.err
 

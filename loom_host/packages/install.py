@@ -11,6 +11,8 @@ from pathlib import Path
 from loom_host.grants import asked_for, grant, reach
 from loom_host.manifest import Manifest, load_manifest
 from loom_host.settings import Settings
+from loom_host.storage import Batch, keys, store_at
+from loom_host.storage.opening import FOLDER as STORE
 from loom_sdk.errors import ConfigError, PluginLoadError
 
 from .archive import Archive, read_archive
@@ -125,12 +127,16 @@ class Installer:
     def remove(self, name: str) -> Locked:
         """Take away its files, its data and its entry; its key and highest version stay known.
 
-        Raises ConfigError where no such plugin is installed.
+        Raises:
+            ConfigError: no such plugin is installed.
+            StorageError: a host runs; nothing is taken away.
         """
-        locked = self.lock.plugins.pop(name, None)
+        locked = self.lock.plugins.get(name)
         if locked is None:
             known = ", ".join(sorted(self.lock.plugins)) or "none"
             raise ConfigError(f"{name!r} is not installed; installed: {known}")
+        _erase_storage(self._settings.host.data_dir, locked.id)
+        del self.lock.plugins[name]
         self.lock.save()
         self.store.remove(locked)
         for parent in (self._settings.host.data_dir, self._settings.host.cache_dir):
@@ -168,6 +174,22 @@ def _manifest_of(archive: Archive, source: str) -> Manifest:
             f"plugin.toml is that of {manifest.id} {manifest.version}"
         )
     return manifest
+
+
+def _erase_storage(data_dir: Path, plugin_id: str) -> None:
+    """Delete what the plugin kept with the host, where anything was kept at all."""
+    if not (data_dir / STORE).is_dir():
+        return
+    store, batch = store_at(data_dir), Batch()
+    try:
+        for prefix in (keys.plugin_prefix(plugin_id), keys.label_prefix(plugin_id)):
+            for key, _ in store.scan(prefix):
+                batch.delete(key)
+        batch.delete(keys.schema_key(plugin_id))
+        store.write(batch)
+        store.erase(keys.plugin_prefix(plugin_id))
+    finally:
+        store.close()
 
 
 def _beyond(asked: Grants, known: Grants) -> dict[str, tuple[str, ...]]:
