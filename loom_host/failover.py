@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -90,6 +91,7 @@ class Failover:
                 result = await self._attempt(offer, request)
             except Replaced:
                 tries += 1  # it was not one: the plugin never saw the call
+                await asyncio.sleep(0)
                 offers, place = await again(request), 0
                 continue
             except LoomError as error:

@@ -72,7 +72,8 @@ class Hybrid:
         side = offers[0].handle.placement
 
         async def same_side(request: Request) -> list[Offer]:
-            return _at(await again(request), side) or offers
+            found = await again(request)
+            return _at(found, side) or list(found)
 
         async def run() -> Result:
             try:

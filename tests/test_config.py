@@ -108,7 +108,7 @@ def test_every_profile_is_right(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["voicee", "../profiles/voice", 5, ["voice"], None])
 def test_an_unknown_profile_is_told(name: Any) -> None:
-    with pytest.raises(ConfigError, match="no such profile; known: text, voice"):
+    with pytest.raises(ConfigError, match="no such profile; known: assistant, text, voice"):
         load_settings(None, {"extends": name})
 
 

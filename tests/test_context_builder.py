@@ -189,7 +189,7 @@ def test_an_estimate(text: str, tokens: int) -> None:
 async def test_a_counter_asks_once_and_estimates_the_rest() -> None:
     port = FakePort()
     port.answers["llm.count_tokens"] = Result({"counts": [41, 42]})
-    ctx = AsyncContext(AsyncFakePort(port), Identity("test/plugin"))  # type: ignore[arg-type]
+    ctx = AsyncContext(AsyncFakePort(port), Identity("test/plugin"))
     count = await counter(ctx, ["a", "b", "a"])
     assert [count("a"), count("b"), count("2026")] == [41, 42, 4]
     (call,) = port.calls

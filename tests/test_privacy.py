@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loom_host import privacy
+from loom_host.desk import Desk, card_of
 from loom_host.grants import Audit
 from loom_host.handle import PluginHandle
 from loom_host.manifest import Permissions
 from loom_host.privacy import DEFAULT, KEY, LEVEL_OF, LOCAL_ONLY, NAMES, PRIVATE, PUBLIC
 from loom_host.runtimes.fake import FakeRuntime, Hear, Serve
 from loom_host.settings import PluginSettings, Policy
+from loom_host.storage import MemoryStore
 from loom_sdk import Call, Event, Result
 from loom_sdk.errors import (
     InvalidArguments,
@@ -462,6 +464,15 @@ async def test_a_plugins_floor_raises_what_it_serves_and_who_called_it() -> None
 
 
 # -- what outlives an instance
+
+
+def test_the_state_of_an_agent_keeps_its_level() -> None:
+    store, card = MemoryStore(), card_of("ann", {}, 1)
+    first = Desk(store, card)
+    assert first.label == PUBLIC  # there is none yet
+    first.write(b"{}", LOCAL_ONLY)
+    store.write(first.batch())
+    assert Desk(store, card).label == LOCAL_ONLY
 
 
 def test_what_was_seen_outlives_an_instance_where_files_may_hold_it(tmp_path: Path) -> None:

@@ -123,13 +123,9 @@ class Memory(Plugin):
             spaces: whose memory; by default the caller's own
         """
         asker = self._asker(ctx)
-        kind = kind or ("semantic" if query else "episodic")
-        if (kind == "semantic") != bool(query):
-            raise InvalidArguments("a query is for kind semantic, which needs one")
-        where = Filter(
-            self._readable(asker, spaces), asker["reads"],
-            user, session, role, since_ms, until_ms,
-        )  # fmt: skip
+        kind = _kind(kind, query)
+        own = self._readable(asker, spaces)
+        where = Filter(own, asker["reads"], user, session, role, since_ms, until_ms)
         if kind == "episodic":
             found = self.store.newest(where, k)
         else:
@@ -241,6 +237,13 @@ def _normal(data: bytes, count: int, size: int) -> bytes:
             for i in range(start, start + size):
                 numbers[i] /= length
     return numbers.tobytes()
+
+
+def _kind(kind: str, query: str) -> str:
+    kind = kind or ("semantic" if query else "episodic")
+    if (kind == "semantic") != bool(query):
+        raise InvalidArguments("a query is for kind semantic, which needs one")
+    return kind
 
 
 def _shown(item: dict[str, Any]) -> dict[str, Any]:

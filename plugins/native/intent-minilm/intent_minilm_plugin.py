@@ -20,6 +20,7 @@ from intent_slots import Slots, ordinary_words
 from intent_variety import varied
 
 from loom_sdk import AsyncContext, Plugin, capability
+from loom_sdk.errors import PluginLoadError
 
 TEXTS_AT_ONCE = 64
 """Of one call to embed.text."""
@@ -78,8 +79,17 @@ class IntentMiniLm(Plugin):
         super().__init__()
         self._sets: OrderedDict[str, asyncio.Task[ToolSet]] = OrderedDict()
         self._ctx: AsyncContext | None = None
+        self._threads: Any = None
 
     async def start(self, ctx: AsyncContext) -> None:
+        """Raises PluginLoadError where threadpoolctl is not installed."""
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError as error:
+            raise PluginLoadError(
+                f"{error.name} is not installed: run `pip install 'loom-host[voice]'`"
+            ) from error
+        self._threads = ThreadpoolController()
         self._ctx = ctx
 
     async def stop(self, ctx: AsyncContext) -> None:
@@ -106,7 +116,12 @@ class IntentMiniLm(Plugin):
         # Who asks may give up; what is being learned then is there for the next question.
         known = await asyncio.shield(self._learned(sorted(tools, key=lambda t: str(t["name"]))))
         vectors = await _embedded(ctx, [text])
-        return await asyncio.to_thread(known.match, text, vectors[0], self.config["min_score"])
+        return await asyncio.to_thread(self._match, known, text, vectors[0])
+
+    def _match(self, known: ToolSet, text: str, vector: Array) -> dict[str, Any]:
+        # Threads of so small a product wait for each other longer than they work.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return known.match(text, vector, self.config["min_score"])
 
     def _learned(self, entries: Sequence[Entry]) -> asyncio.Task[ToolSet]:
         key = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
