@@ -26,6 +26,11 @@ from .host import Host
 from .log_lines import log_rows
 
 LINE_LIMIT = 32 * 1024**2
+_ROWS = {
+    "ps": status.plugin_rows,
+    "capabilities": status.capability_rows,
+    "why-denied": status.refusals,
+}
 
 
 class Refused(LoomError):
@@ -112,21 +117,14 @@ class ControlServer:
 
     async def _dispatch(self, request: dict[str, Any]) -> AsyncGenerator[Any, None]:
         host, op = self._host, request.get("op")
-        if op == "ps":
-            yield status.plugin_rows(host)
-        elif op == "capabilities":
-            yield status.capability_rows(host)
-        elif op == "why-denied":
-            yield status.refusals(host)
+        if op in _ROWS:
+            yield _ROWS[op](host)
         elif op == "stats":
             yield host.bus.stats()
         elif op == "trace":
             yield host.telemetry.last_trace("utterance") or host.telemetry.last_trace()
         elif op == "route":
-            yield explain_route(
-                host.broker, host.settings, str(request["capability"]),
-                str(request.get("agent", "")), request.get("policy", {}),
-            )  # fmt: skip
+            yield self._route(request)
         elif op == "approvals":
             yield host.approvals.serve(request)
         elif op == "call":
@@ -171,6 +169,11 @@ class ControlServer:
             "payload": base64.b64encode(result.payload).decode(),
             "items": [item.output for item in result.items],
         }
+
+    def _route(self, request: dict[str, Any]) -> dict[str, Any]:
+        broker, settings = self._host.broker, self._host.settings
+        agent, changes = str(request.get("agent", "")), request.get("policy", {})
+        return explain_route(broker, settings, str(request["capability"]), agent, changes)
 
     async def _change(self, request: dict[str, Any]) -> dict[str, Any]:
         """Returns when it is done; a client that leaves does not break it off."""

@@ -86,8 +86,7 @@ class Request:
 
 
 async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
-    handle = offer.handle
-    slots = handle.slots
+    handle, slots = offer.handle, offer.handle.slots
     request.dispatched = False
     if not _awake(handle):
         await _wake(handle, request)
@@ -121,8 +120,6 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
     except PluginCrashed as error:
         _check_known(offer, request, error)
         raise
-    except Stalled:
-        raise
     except (QuotaExceeded, DeadlineExceeded) as error:
         _count(handle, flight, error)
         raise
@@ -131,7 +128,7 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
 
 
 def _count(handle: PluginHandle, flight: InFlight, error: LoomError) -> None:
-    if not flight.refused:  # else it was counted
+    if not flight.refused and not isinstance(error, Stalled):  # else it was counted, or is no quota
         handle.counters.hit(error.quota if isinstance(error, QuotaExceeded) else "deadline_ms")
 
 

@@ -71,9 +71,7 @@ class Failover:
     ) -> Result:
         """The first answer. Raises the last error where nobody may be tried any more.
 
-        Args:
-            checked: the offer by whose schema the arguments were looked at already.
-            standby: somebody else goes on where these fail.
+        The arguments fit `checked` already; with `standby` others go on where these fail.
         """
         tries, place = max(len(offers), MAX_ATTEMPTS), 0
         while True:
@@ -82,31 +80,26 @@ class Failover:
             if offer is not checked:
                 validate(offer, request.arguments)
             if request.on_item is not None:
-                others = standby or place < len(offers) - 1
-                request.first_item_s = self._patience_s(offer, request) if others else 0.0
-            circuit = offer.handle.circuit
-            probing = circuit.state != CLOSED and self._is_probe(offer)
+                self._hurry(offer, request, standby or place < len(offers) - 1)
+            probing = offer.handle.circuit.state != CLOSED and self._is_probe(offer)
             began = time.monotonic()
             try:
                 result = await self._attempt(offer, request)
+                self.blame(request, result.provider)
+                return result
             except Replaced:
-                tries += 1  # it was not one: the plugin never saw the call
                 await asyncio.sleep(0)
                 offers, place = await again(request), 0
-                continue
+                tries += 1  # it was not one: the plugin never saw the call
             except LoomError as error:
                 self._note(offer, request, error, time.monotonic() - began)
                 if not tries or not may_go_on(offer, request, error, len(offers)):
                     raise
                 place += 1
                 await self._go_on(offer, offers[place % len(offers)], request, error)
-                continue
             finally:
-                if probing:
-                    circuit.undecided(self._clock())  # does nothing once it was decided
-            if request.suspects:
-                self.blame(request, result.provider)
-            return result
+                if probing:  # does nothing once it was decided
+                    offer.handle.circuit.undecided(self._clock())
 
     def _is_probe(self, offer: Offer) -> bool:
         probing = offer.handle.circuit.begin(self._clock())
@@ -114,11 +107,10 @@ class Failover:
             self._announce.circuit(offer.handle)
         return probing
 
-    def _patience_s(self, offer: Offer, request: Request) -> float:
-        """How long a stream's first item may take where others could go on; 0: no limit."""
-        if request.delivered or offer.spec.effects not in REPEATABLE:
-            return 0.0
-        return self._limits.first_item_ms / 1000
+    def _hurry(self, offer: Offer, request: Request, others: bool) -> None:
+        """Set how long a stream's first item may take; no limit where nobody could go on."""
+        hurry = others and not request.delivered and offer.spec.effects in REPEATABLE
+        request.first_item_s = self._limits.first_item_ms / 1000 if hurry else 0.0
 
     async def _go_on(self, old: Offer, new: Offer, request: Request, error: LoomError) -> None:
         if new is not old:

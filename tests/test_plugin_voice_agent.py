@@ -98,6 +98,16 @@ async def test_a_recogniser_that_stays_away_is_said_once_and_reported_each_time(
     assert [event.metadata["code"] for event in results] == ["MODEL", "MODEL"]
 
 
+async def test_a_timer_that_is_over_is_said() -> None:
+    scripted = host()
+    driver = await agent(ScriptedPort(scripted))
+    rung = Event("timer.done", metadata={"text": "The tea timer is over."}, topic="clock")
+    await send(driver, rung)
+    texts = [call.arguments["text"] for call in scripted.called("tts.synthesize")]
+    assert texts == ["The tea timer is over."]
+    assert [event.type for event in scripted.published][-1] == "assistant.message"
+
+
 async def test_a_tool_answers_and_its_speech_is_spoken_without_a_second_round() -> None:
     scripted = host()
     heard = f"{time.time() * 1000 - 900:.1f}"

@@ -207,6 +207,19 @@ class VoiceAgent(Plugin):
             self._seen.popitem(last=False)
         return False
 
+    @on_event("clock", types=("timer.done",))
+    async def rang(self, ctx: AsyncContext, event: Event) -> None:
+        """A timer is over: that is said, after the answer that is being made."""
+        if self._current is not None:
+            await asyncio.wait([self._current[1]])
+        turn = Turn.of(event, self.config["speak"])
+        turn.answer = turn.question
+        async with Speaker(ctx, turn, self.config) as speaker:
+            speaker.feed(turn.answer)
+            await speaker.finish()
+        message = {"text": turn.answer}
+        await turn.publish(ctx, "assistant", "assistant.message", message)
+
     async def _interrupt(self, ctx: AsyncContext, former: Running, turn: Turn) -> None:
         """Stop the answer that is being made, then what of it is being played."""
         interrupted, task = former

@@ -45,8 +45,8 @@ class Weather(Plugin):
             days: days of forecast beside it, from today
 
         Raises:
-            ActionFailed: PLACE_NOT_FOUND; PLACE_MISSING where none is named and no home is set; WEATHER_FAILED where the server refuses or answers
-                what is not its format.
+            ActionFailed: PLACE_NOT_FOUND; PLACE_MISSING where none is named and no home is set;
+                WEATHER_FAILED where the server refuses or answers what is not its format.
         """
         city = city.strip() or self.config["home"].strip()
         if not city:
