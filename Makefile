@@ -29,7 +29,7 @@ bench: install models wasm
 	$(BIN)/python -m bench
 
 soak: install models wasm
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --timeout 0
 
 install: $(STAMP)
 
