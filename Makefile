@@ -12,7 +12,8 @@ demo: install models wasm
 	$(BIN)/loom demo
 
 test: install models wasm
-	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not soak and not alone" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not soak and alone"
 
 # Without the tests over the `fake` tier: what is counted here ran over real plugins.
 coverage: install models wasm

@@ -32,6 +32,8 @@ from loom_host.quotas import Quotas
 
 from .hosting import PLUGINS, native_host
 
+pytestmark = pytest.mark.alone
+
 CONFIG = f"""
 [host]
 plugin_paths = ["{PLUGINS}"]

@@ -25,6 +25,8 @@ from loom_sdk import Call
 from tests.support import ROOT
 from tests.test_runtime_grpc import Bench, alive
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:

@@ -17,6 +17,8 @@ from loom_sdk._proto import plugin_pb2_grpc as pb_grpc
 
 from .test_runtime_grpc import Bench
 
+pytestmark = pytest.mark.alone
+
 Status = health_pb2.HealthCheckResponse
 
 
