@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,24 +14,26 @@ from loom_sdk.models import models_dir
 
 from .support import ROOT
 
-ROWS = json.loads(HELD_OUT.read_text())
+SETS = [HELD_OUT, HELD_OUT.with_stem("heldout_intents_2")]
 
 
-def test_the_held_out_set_has_a_hundred_utterances_for_eight_tools() -> None:
-    tools = [row["tool"] for row in ROWS]
+@pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
+def test_a_held_out_set_has_a_hundred_utterances_for_eight_tools(path: Path) -> None:
+    tools = [row["tool"] for row in json.loads(path.read_text())]
     assert (len(tools), tools.count(None)) == (100, 20)
     assert {tools.count(tool) for tool in set(tools) - {None}} == {10}
     assert len(set(tools)) == 9
 
 
 @pytest.mark.slow
-async def test_nine_of_ten_held_out_utterances_are_understood() -> None:
+@pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
+async def test_nine_of_ten_held_out_utterances_are_understood(path: Path) -> None:
     if not (models_dir() / "minilm-l6-v2").is_dir():
         pytest.skip("needs `loom models pull minilm-l6-v2`")
     if shutil.which("node") is None or not node_plugin.is_current(
         ROOT / "plugins" / "grpc" / "unit-converter"
     ):
         pytest.skip("needs Node and `loom plugin build plugins/grpc/unit-converter`")
-    found = (await report(ROWS, llm=False))["intent-minilm"]
+    found = (await report(json.loads(path.read_text()), llm=False))["intent-minilm"]
     assert found["right"] >= 90, found["misses"]
     assert found["rejects_right"] >= 18, found["misses"]
