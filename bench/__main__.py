@@ -11,7 +11,7 @@ from .table import Row, show
 
 GROUPS = (
     "bus", "agents", "invoke", "router", "wasm_tier",
-    "grpc_tier", "startup", "voice", "storage",
+    "grpc_tier", "startup", "voice", "storage", "memory",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results.json"
 
