@@ -9,6 +9,7 @@ import shutil
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from loom_host.packages import pack, read_archive
 from loom_host.packages.archive import DESCRIPTION, SBOM, SIGNATURE, canonical
 from loom_host.packages.names import clash, wrong_with
-from loom_host.packages.signing import Rotation, heir, verify
+from loom_host.packages.signing import PACKAGE, Rotation, heir, verify
 from loom_sdk.errors import ConfigError, ManifestError, PluginLoadError
 
 from .parcels import entries_of, greeter, key, link, parcel, rezipped
@@ -135,6 +136,22 @@ def test_each_kind_of_tampering_has_its_own_message(whole: bytes) -> None:
     assert "not written as packages write it" in with_(SIGNATURE, entries[SIGNATURE] + b" ")
     assert "not of the agreed form" in with_(SIGNATURE, b"{}\n")
     assert "is it a Loom package?" in refused(rezipped([("a.txt", b"x")]))
+
+
+def test_what_a_signer_may_write_is_still_checked(tmp_path: Path) -> None:
+    signer = key(tmp_path)
+    entries = {e.filename: d for e, d in entries_of(pack(greeter(tmp_path / "src"), signer))}  # type: ignore[union-attr]
+    described = json.loads(entries[DESCRIPTION])
+    changes: list[dict[str, Any]] = [
+        {"files": []}, {"files": {"a": 1}}, {"id": 7}, {"sbom": None}, {"license": []}
+    ]  # fmt: skip
+    for change in changes:
+        raw = canonical(described | change)
+        signed = json.loads(entries[SIGNATURE]) | {"signature": signer.sign(PACKAGE, raw)}
+        forged = entries | {DESCRIPTION: raw, SIGNATURE: canonical(signed)}
+        assert "not of the agreed form" in refused(rezipped(list(forged.items())))
+    broken = entries | {DESCRIPTION: b'{"a":"\\ud800"}\n'}
+    assert "is no JSON" in refused(rezipped(list(broken.items())))
 
 
 # -- tricks with zips

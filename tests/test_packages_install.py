@@ -252,6 +252,41 @@ def test_the_lock_file_brings_everything_back(
     assert "loom.lock has another acme/greeter 1.0.0" in loom.err
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("id", "/home"), ("id", "../../x"), ("id", ""), ("id", "acme/other"), ("digest", "../x")],
+)
+def test_a_lock_file_that_leads_elsewhere_is_refused(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    consent(monkeypatch)
+    loom("plugin", "install", str(parcel(tmp_path, key(tmp_path))))
+    content = lock_of(loom)
+    content["plugins"]["greeter"][field] = value  # type: ignore[index]
+    (tmp_path / "loom.lock").write_text(json.dumps(content))
+    loom("plugin", "remove", "greeter", code=1)
+    assert "is damaged" in loom.err
+    assert len(list((tmp_path / "data" / "installed").iterdir())) == 1
+
+
+def test_a_revoked_key_cannot_hand_over(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (key(tmp_path, name) for name in "abc")
+    consent(monkeypatch)
+    loom("plugin", "install", str(parcel(tmp_path, a)))
+    steps = (a.hand_over(b.public), b.hand_over(c.public))
+    stolen = tmp_path / "stolen.loom"
+    stolen.write_bytes(pack(greeter(tmp_path / "two", version="2.0.0"), c, steps))
+    statement = tmp_path / "revoked.json"
+    statement.write_text(json.dumps([revocation(b, "leaked")]))
+    loom("plugin", "revoked", str(statement))
+    loom("plugin", "install", str(stolen), code=1)
+    assert "which handed over to the one that signed it, is revoked (leaked)" in loom.err
+    loom("plugin", "trust", "acme", c.public)
+    loom("plugin", "install", str(stolen))
+
+
 def test_a_damaged_lock_file_is_told(loom: Loom, tmp_path: Path) -> None:
     for text in ("{", "[]", '{"format": 2}', '{"format": 1, "plugins": {"a": 1}}'):
         (tmp_path / "loom.lock").write_text(text)
@@ -309,6 +344,12 @@ def test_packages_come_from_urls_and_indexes(
     )
     loom("plugin", "install", "acme/greeter", *where, "--downgrade", code=1)
     assert "is revoked (lost)" in loom.err
+    assert signer.public in lock_of(loom)["revoked"]  # and stays so
+    listings: list[object] = [[], {"acme/greeter": [1]}, {"acme/greeter": [{"version": "1"}]}]
+    for wrong in listings:
+        index.write_text(json.dumps({"format": 1, "plugins": wrong}))
+        loom("plugin", "install", "acme/greeter", *where, code=1)
+        assert "lists plugins otherwise" in loom.err
 
 
 def test_what_cannot_be_had_is_told(loom: Loom, served: str, tmp_path: Path) -> None:

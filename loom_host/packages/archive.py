@@ -163,6 +163,7 @@ def read_archive(data: bytes, where: str) -> Archive:
     key, rotations = _check_signature(raw, signature, where)
     if description.get("format") != FORMAT:
         raise _refused(where, f"its format is {description.get('format')!r}, this host reads 1")
+    _check_shape(description, where)
     _check_files(description, entries, sbom, where)
     if _write(raw, sbom, signed, entries) != data:
         raise _refused(where, "it was changed after it was packed (bytes beside its files)")
@@ -200,6 +201,20 @@ def _check_entry(entry: zipfile.ZipInfo, files: Mapping[str, object], where: str
         raise _refused(where, f"{name!r} is encrypted")
 
 
+def _check_shape(description: Mapping[str, Any], where: str) -> None:
+    """Whoever signs can sign anything."""
+    texts = [description.get(name) for name in ("id", "version", "license", "sbom")]
+    files = description.get("files")
+    whole = isinstance(files, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("executable"), bool)
+        for entry in files.values()
+    )
+    if not whole or not all(isinstance(text, str) for text in texts):
+        raise _refused(where, f"{DESCRIPTION} is not of the agreed form")
+
+
 def _check_signature(
     raw: bytes, signature: Mapping[str, Any], where: str
 ) -> tuple[str, tuple[Rotation, ...]]:
@@ -235,9 +250,10 @@ def _check_files(
 def _parsed(data: bytes, where: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        again = canonical(value)
+    except (ValueError, RecursionError) as error:  # a lone surrogate is a ValueError, too
         raise _refused(where, f"{name} is no JSON") from error
-    if not isinstance(value, dict) or canonical(value) != data:
+    if not isinstance(value, dict) or again != data:
         raise _refused(where, f"{name} is not written as packages write it: it was changed")
     return value
 

@@ -78,7 +78,8 @@ class Installer:
             ManifestError: its `plugin.toml` is wrong, or is not about what was signed.
             ConfigError: a plugin of another publisher has its name.
         """
-        take_revocations(self.lock, fetched.revoked, "the index")
+        if take_revocations(self.lock, fetched.revoked, "the index"):
+            self.lock.save()  # whatever becomes of this package
         archive = read_archive(fetched.data, fetched.source)
         new_publisher = check_key(archive, self.lock)
         manifest = _manifest_of(archive, fetched.source)
@@ -118,7 +119,8 @@ class Installer:
         """
         locked = self.lock.plugins[name]
         archive = read_archive(fetched.data, fetched.source)
-        if archive.digest != locked.digest:
+        check_key(archive, self.lock)
+        if (archive.digest, archive.id, archive.key) != (locked.digest, locked.id, locked.key):
             raise PluginLoadError(
                 f"{fetched.source} is refused: loom.lock has another {locked.id} {locked.version}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,8 @@ from typing import Any
 from loom_sdk.errors import ConfigError
 
 FORMAT = 1
+_ID = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def load_lock(path: Path) -> Lock:
     try:
         return Lock(
             path,
-            {name: _locked(entry) for name, entry in content["plugins"].items()},
+            {name: _locked(name, entry) for name, entry in content["plugins"].items()},
             _texts(content["publishers"]),
             _texts(content["highest"]),
             _texts(content["revoked"]),
@@ -89,9 +92,16 @@ def load_lock(path: Path) -> Lock:
         raise ConfigError(f"{path} is damaged ({error!r}): restore it, or remove it") from error
 
 
-def _locked(entry: Mapping[str, Any]) -> Locked:
+def _locked(name: str, entry: Mapping[str, Any]) -> Locked:
+    """Folders are named after these: what is no id or digest leads nowhere."""
     grants = {kind: tuple(map(str, values)) for kind, values in entry["grants"].items()}
-    return Locked(**{**_texts({k: v for k, v in entry.items() if k != "grants"}), "grants": grants})
+    texts = _texts({key: value for key, value in entry.items() if key != "grants"})
+    locked = Locked(**texts, grants=grants)
+    if not (_ID.fullmatch(locked.id) and _DIGEST.fullmatch(locked.digest)):
+        raise ValueError(f"{name} has no id or digest")
+    if locked.id.partition("/")[2] != name:
+        raise ValueError(f"{name} is listed as {locked.id}")
+    return locked
 
 
 def _texts(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,18 @@ def read_index(index: str) -> dict[str, Any]:
         raise ConfigError(f"{index} is no JSON") from error
     if not isinstance(table, dict) or table.get("format") != 1:
         raise ConfigError(f"{index} is no index of format 1")
+    if not _is_listing(table.get("plugins", {})) or not isinstance(table.get("revoked", []), list):
+        raise ConfigError(f"{index} lists plugins otherwise than docs/PACKAGES.md says")
     return table
+
+
+def _is_listing(plugins: Any) -> bool:
+    return isinstance(plugins, dict) and all(
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), str) for name in ("version", "url", "sha256"))
+        for entries in plugins.values()
+        for entry in (entries if isinstance(entries, list) else [None])
+    )
 
 
 def _file(path: str) -> bytes:

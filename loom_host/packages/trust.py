@@ -30,18 +30,19 @@ def check_key(archive: Archive, lock: Lock) -> bool:
             f"{archive.id} is refused: its key {fingerprint(archive.key)} is revoked "
             f"({lock.revoked[archive.key]})"
         )
-    if pinned in lock.revoked and archive.key != pinned:
-        raise PluginLoadError(
-            f"{archive.id} is refused: the key pinned to {publisher}/ is revoked "
-            f"({lock.revoked[pinned]}) and can hand over to none; if you trust the new key "
-            f"{fingerprint(archive.key)}: `loom plugin trust {publisher} {archive.key}`"
-        )
     if archive.key not in chain:
         raise PluginLoadError(
             f"{archive.id} is refused: it is signed by {fingerprint(archive.key)}, and "
             f"{fingerprint(pinned or '')} is pinned to {publisher}/; ask the publisher; if the new "
             f"key is theirs: `loom plugin trust {publisher} {archive.key}`"
         )
+    for key in chain[: chain.index(archive.key)]:
+        if key in lock.revoked:
+            raise PluginLoadError(
+                f"{archive.id} is refused: key {fingerprint(key)}, which handed over to the one "
+                f"that signed it, is revoked ({lock.revoked[key]}); if you trust the new key: "
+                f"`loom plugin trust {publisher} {archive.key}`"
+            )
     return pinned is None
 
 
