@@ -6,6 +6,7 @@ Nothing is built where nobody listens: a decision then costs one look into the b
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from loom_sdk import Event, Result
 from loom_sdk.errors import BusError, LoomError, encode, mapping_of
@@ -13,7 +14,7 @@ from loom_sdk.errors import BusError, LoomError, encode, mapping_of
 from .bus import MemoryBus
 from .dispatch import Request
 from .handle import PluginHandle
-from .privacy import NAMES
+from .privacy import DEFAULT, NAMES, labelled
 from .router import Decision
 
 ROUTING = "loom.routing"
@@ -39,7 +40,9 @@ class Announcer:
         except BusError:  # the agent's name is no token of a topic
             return False
 
-    def _publish(self, topic: str, type: str, metadata: dict[str, str], **fields: object) -> None:
+    def _publish(
+        self, topic: str, type: str, metadata: Mapping[str, str], **fields: object
+    ) -> None:
         assert self._bus is not None
         self._bus.publish_nowait(topic, Event(type, metadata=metadata, **fields))  # type: ignore[arg-type]
 
@@ -74,7 +77,7 @@ class Announcer:
             "code": info.code,
             "reason": info.message,
             "agent": request.agent,
-            "privacy": NAMES[request.level],
+            "privacy": NAMES[max(request.level, request.reached)],
         }
         self._publish(FAILOVER, "provider.switch", metadata, traceparent=request.traceparent)
 
@@ -83,7 +86,7 @@ class Announcer:
         if self._heard(FAILOVER):
             circuit = handle.circuit
             metadata = {"provider": handle.name, "state": circuit.state, "reason": circuit.reason}
-            self._publish(FAILOVER, f"circuit.{circuit.state}", metadata)
+            self._publish(FAILOVER, f"circuit.{circuit.state}", told_by(handle, metadata))
 
     def phase(self, request: Request, phase: str, outcome: Result | LoomError) -> None:
         """What one of the two passes of a hybrid call came to."""
@@ -95,7 +98,7 @@ class Announcer:
             "routing_target": "local" if phase == "quick" else "cloud",
             "routing_decision": request.route[0],
             "routing_reason": request.route[1],
-            "privacy": NAMES[request.level],
+            "privacy": NAMES[max(request.level, request.reached)],
         }
         if phase == "refine":
             metadata["refine"] = "true"
@@ -110,6 +113,11 @@ class Announcer:
         self._publish(
             topic, "action_result", metadata, payload=payload, traceparent=request.traceparent
         )
+
+
+def told_by(handle: PluginHandle, metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """Metadata that hold words of a plugin, labelled as all that it has seen."""
+    return labelled(metadata, max(DEFAULT, handle.labels.seen))
 
 
 def _payload(result: Result, metadata: dict[str, str]) -> bytes:

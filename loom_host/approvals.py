@@ -88,32 +88,61 @@ class Approvals:
         publish: Publish = _nobody,
     ) -> None:
         self._policies = {name: agent.tools for name, agent in (agents or {}).items()}
-        self._agent_of = {
-            agent.plugin: name for name, agent in (agents or {}).items() if agent.plugin
-        }
+        self._agents_of: dict[str, tuple[str, ...]] = {}
+        for name, agent in (agents or {}).items():
+            if agent.plugin:
+                self.adopt(name, agent)
         self._find, self._publish = find, publish
         self._pending: dict[str, Pending] = {}
 
     def note(self, handle: PluginHandle) -> None:
         """A plugin that is an agent by its manifest is one without a table, too."""
         if handle.manifest.type == "agent":
-            self._agent_of.setdefault(handle.name, handle.name)
+            self._agents_of.setdefault(handle.name, (handle.name,))
+
+    def adopt(self, agent: str, settings: AgentSettings) -> None:
+        """An agent is served by a plugin from now on, under its own policy."""
+        others = [name for name in self.agents_of(settings.plugin) if name != agent]
+        self._agents_of[settings.plugin] = (*others, agent)
+        self._policies[agent] = settings.tools
+
+    def dismiss(self, agent: str, plugin: str) -> None:
+        """It is not, any more; the plugin stays an agent."""
+        others = tuple(name for name in self._agents_of.get(plugin, ()) if name != agent)
+        self._agents_of[plugin] = others or (plugin,)
 
     def agent_for(self, plugin: str) -> str:
-        """The agent that a plugin is; empty for other plugins."""
-        return self._agent_of.get(plugin, "")
+        """The agent that a plugin is, the last one where it is several; empty for others."""
+        return self.agents_of(plugin)[-1] if plugin in self._agents_of else ""
+
+    def agents_of(self, plugin: str) -> tuple[str, ...]:
+        """All agents that a plugin is; none for other plugins."""
+        return self._agents_of.get(plugin, ())
+
+    def _behind(self, request: Request) -> list[str]:
+        """The agents a call may be made for: one where that is sure, else all of the plugin."""
+        own = self.agents_of(request.caller)
+        found = [request.agent] if request.agent else []
+        desk = request.parent.desk if request.parent is not None else None
+        found += (desk.agent,) if desk is not None and desk.agent in own else own
+        if not found and request.caller.startswith("client/"):
+            found = [request.caller]
+        return list(dict.fromkeys(found))
 
     async def guard(self, request: Request, offers: list[Offer]) -> None:
         """Returns once a tool may be called for a request. Raises PermissionDenied.
 
-        What the host itself calls, and what no agent stands behind, is not asked about.
+        What the host itself calls, and what no agent stands behind, is not asked about; nor is
+        again what was settled with effects as strict, when the providers changed meanwhile.
         """
-        own = self.agent_for(request.caller)
-        agents = [agent for agent in dict.fromkeys((request.agent, own)) if agent]
-        if not agents or request.caller == "host":
+        agents, effects = self._behind(request), strictest(offers)
+        if not any(offer.spec.tool for offer in offers) or request.approved:
             return
-        name, effects = offers[0].spec.name, strictest(offers)
+        if not agents or request.caller == "host" or request.settled in (effects, "once"):
+            return
+        name = offers[0].spec.name
         await self.settle(agents, request.caller, name, effects, request.arguments, request.level)
+        request.settled = effects
 
     def verdict(self, agent: str, capability: str, effects: str) -> str:
         """`allow`, `ask` or `deny` for a tool on behalf of an agent."""
@@ -182,17 +211,17 @@ class Approvals:
         if outcome == "expired":
             raise _denied(caller, capability, f"nobody allowed it within {limit_s:g} s")
 
-    def answer(self, id: str, allow: bool, agent: str = "") -> dict[str, Any]:
+    def answer(self, id: str, allow: bool, agents: tuple[str, ...] = ()) -> dict[str, Any]:
         """Settle a call that waits; what it was.
 
         Args:
-            agent: whose calls alone may be answered; empty: all, for the operator.
+            agents: whose calls alone may be answered; empty: all, for the operator.
 
         Raises:
             InvalidArguments: nothing of that id waits, any more.
         """
         pending = self._pending.get(id)
-        if pending is None or (agent and pending.agent != agent) or pending.answer.done():
+        if pending is None or (agents and pending.agent not in agents) or pending.answer.done():
             known = ", ".join(row["id"] for row in self.rows()) or "none"
             raise InvalidArguments(f"no call waits for an approval {id!r}; waiting: {known}")
         pending.answer.set_result(allow)

@@ -18,6 +18,7 @@ from .grants import Grants, grant
 from .handle import PluginHandle, Slots
 from .hints import did_you_mean
 from .manifest import Manifest
+from .manifest_values import HOST
 from .mcp_servers import code_of, mcp_manifest
 from .quotas import tightest
 from .runtimes.base import PluginSpec
@@ -135,6 +136,8 @@ def _check_capabilities(settings: Settings, manifests: Mapping[str, Manifest]) -
 
 def make_handle(name: str, manifest: Manifest, settings: Settings) -> PluginHandle:
     """Raises ConfigError or PluginLoadError that name the line to mend."""
+    if name == HOST:
+        raise ConfigError(f"[plugins.{HOST}]: the name is the host's own: rename the plugin")
     own = settings.plugins[name]
     tier = _tier(name, manifest, own)
     first_party = discovery.is_first_party(manifest)

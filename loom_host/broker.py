@@ -191,8 +191,7 @@ class Broker:
         if parent is not None:
             _check_depth(request, parent)
         policy = self._policy(request)
-        if checked.spec.tool:
-            await self.approvals.guard(request, offers)
+        await self.approvals.guard(request, offers)
         request.deadline = time.monotonic() + request.timeout_ms / 1000
         if not self._is_plain(request, offers, policy):
             decision, offers = await self._chooser.choose(request, offers, policy)
@@ -212,6 +211,7 @@ class Broker:
     async def _again(self, request: Request) -> list[Offer]:
         """Whom to try now that one of them was replaced."""
         offers, policy = self._find(request), self._policy(request)
+        await self.approvals.guard(request, offers)
         if self._is_plain(request, offers, policy):
             return offers
         return (await self._chooser.choose(request, offers, policy))[1]

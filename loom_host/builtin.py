@@ -113,13 +113,13 @@ class HostInstance:
     def _answer(self, caller: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """An agent conveys what a person said to a question of its own."""
         approvals = self._broker.approvals
-        if not (agent := approvals.agent_for(caller)):
+        if not (agents := approvals.agents_of(caller)):
             raise PermissionDenied(
                 f"{caller} is no agent: only an agent conveys what a person answered",
                 plugin_id=caller,
                 permission="invoke:loom.approve",
             )
-        return approvals.answer(arguments["id"], arguments["allow"], agent)
+        return approvals.answer(arguments["id"], arguments["allow"], agents)
 
     async def handle_event(self, event: Event) -> int:
         return 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from loom_sdk.errors import ConfigError, PluginUnhealthy, encode
 
 from .broker import Broker
+from .drain import emptied, let_end
 from .handle import PluginHandle
 from .pump import Pump
 from .runtimes.base import PluginInstance
@@ -30,7 +30,6 @@ log = logging.getLogger("loom.changes")
 
 T = TypeVar("T")
 
-LOOK_S = 0.01
 EVENTS_S = 60.0
 """So long, at most, an old plugin goes on with the events in its queue after another, which
 was there already and has a queue of its own, took its calls; what is left are dead letters."""
@@ -151,7 +150,7 @@ class Changes:
         else:
             self._parts.broker.replace(old, fresh)
             silent = await self._silence(old, EVENTS_S, why)
-            await self._parts.supervisor.unwatch(old)
+            await self._unwatch(old)
         old.yield_to(fresh, why)
         await self._let_go(old, fresh, why)
         await self._finish(silent)
@@ -244,9 +243,9 @@ class Changes:
         fresh.note = f"a swap is under way: the old one ({old.spec.tier}) ends what it has in hand"
         self.leaving.add(old)
         try:
-            await _emptied(old, math.inf)
+            await let_end(old)
         finally:
-            await _emptied(old, self._parts.grace_s)
+            await emptied(old, self._parts.grace_s)
             await self._parts.supervisor.retire(old, why, tell=old.name != fresh.name)
             self.leaving.discard(old)
             fresh.note = ""
@@ -260,11 +259,17 @@ class Changes:
         handle.become(handle.state, why)
         self._parts.broker.withdraw(handle)
         silent = await self._silence(handle, self._parts.grace_s, why)
-        await self._parts.supervisor.unwatch(handle)
+        await self._unwatch(handle)
         handle.yield_to(None, why)
-        await _emptied(handle, self._parts.grace_s)
+        await emptied(handle, self._parts.grace_s)
         await self._parts.supervisor.retire(handle, why)
         await self._finish(silent)
+
+    async def _unwatch(self, handle: PluginHandle) -> None:
+        """For good: as long as it was watched, a change of its health put it back among those
+        that calls are routed to."""
+        await self._parts.supervisor.unwatch(handle)
+        self._parts.broker.withdraw(handle)
 
     async def _silence(self, handle: PluginHandle, patience_s: float, why: str) -> list[Pump]:
         """It hears nothing any more; what is queued is delivered, as far as there is time.
@@ -290,10 +295,3 @@ class Changes:
         await self._move(handle, fresh, instance)
         if not any(pump.handle is fresh for pump in self._parts.pumps):
             self._parts.open_pump(fresh)
-
-
-async def _emptied(handle: PluginHandle, patience_s: float) -> None:
-    """Wait until no call and no event is in its hands."""
-    until = time.monotonic() + patience_s
-    while handle.inflight and time.monotonic() < until:  # noqa: ASYNC110  # it has no event
-        await asyncio.sleep(LOOK_S)

@@ -31,7 +31,7 @@ def client_of(name: str, table: Mapping[str, Any], where: str) -> ClientSettings
         raise ConfigError(f"{place} quotas: {error}") from error
     return ClientSettings(
         texts(allow.get("invoke", ()), f"{place} allow invoke"),
-        like("", table.get("agent", name), f"{place} agent"),
+        like("", table.get("agent", name), f"{place} agent") or name,
         like(False, table.get("elicit", False), f"{place} elicit"),
         dict(quotas),
     )

@@ -59,14 +59,15 @@ class Clients:
         slots.spend()
         await slots.acquire()
         try:
-            caller = self._caller(name, client, offers, request)
+            approved = self._approved(client, offers, request)
             result = await self._host.broker.invoke(
                 Request(
                     capability,
                     arguments,
                     timeout_ms=quotas.deadline_ms,
-                    caller=caller,
+                    caller=_id(name),
                     agent=client.agent,
+                    approved=approved,
                 )
             )
         finally:
@@ -104,22 +105,20 @@ class Clients:
             permission=f"invoke:{capability}",
         )
 
-    def _caller(
-        self,
-        name: str,
-        client: ClientSettings,
-        offers: list[Offer],
-        request: Mapping[str, Any],
-    ) -> str:
-        """As whom the broker asks for an approval: as the client, or as nobody where the client's
-        own user gave it. Raises ActionFailed, APPROVAL_NEEDED, where that one is to be asked."""
+    def _approved(
+        self, client: ClientSettings, offers: list[Offer], request: Mapping[str, Any]
+    ) -> bool:
+        """Whether the client's own user allowed the call; else the broker asks where it must.
+
+        Raises ActionFailed, APPROVAL_NEEDED, where that one is to be asked.
+        """
         approvals, capability = self._host.broker.approvals, offers[0].spec.name
         asks = approvals.verdict(client.agent, capability, strictest(offers)) == "ask"
         if not (asks and client.elicit and request.get("can_elicit")):
-            return _id(name)
+            return False
         if request.get("approved") is not True:
             raise ActionFailed(f"{capability} acts on the world: allow it?", code=APPROVAL_NEEDED)
-        return "host"
+        return True
 
 
 def _id(name: str) -> str:

@@ -39,9 +39,21 @@ class Deadline:
         self._clock.watch(self)
 
     def end(self, why: Exception) -> None:
-        """End the block with this error now, unless it has been ended already."""
+        """End the block with this error, unless it has been ended already.
+
+        Called from inside the block it comes at the next await, or at the block's end: a task
+        that cancels itself while it runs would take the cancellation out of the block with it.
+        """
+        if self._late or self._why is not None:
+            return
+        self._why = why
+        if asyncio.current_task(self._clock.loop) is self._task:
+            self._clock.loop.call_soon(self._strike)
+        else:
+            self.expire()
+
+    def _strike(self) -> None:
         if not self._late:
-            self._why = why
             self.expire()
 
     def expire(self) -> None:
@@ -57,6 +69,8 @@ class Deadline:
         self._late = True  # whoever still holds it must not cancel what comes after the block
         if ours and isinstance(error, asyncio.CancelledError):
             raise self._why or TimeoutError() from error
+        if error is None and self._why is not None:
+            raise self._why
 
 
 class _Clock:

@@ -83,9 +83,9 @@ class Discretion:
     def rise(self, level: int, call_id: str = "") -> None:
         """What it serves now is at least of this level; where it does not tell what, all is."""
         handle, flight = self._handle, self._flight(call_id)
-        handle.labels.enter(level)
         for served in (flight,) if flight is not None else tuple(handle.inflight.values()):
             served.rise(level)
+        handle.labels.enter(level)
 
     # -- ways out
 

@@ -14,6 +14,7 @@ from loom_sdk.errors import (
     NoProvider,
     OutcomeUnknown,
     PluginCrashed,
+    PluginUnhealthy,
     QuotaExceeded,
 )
 from loom_sdk.events import new_id
@@ -53,6 +54,10 @@ class Request:
     """Of privacy: at least this holds; once it is routed, what holds."""
     reached: int = PUBLIC
     """The strictest level that a provider came upon while it served it."""
+    approved: bool = False
+    """Its caller's own user allowed this call; what is called below it is asked about."""
+    settled: str = ""
+    """The effects that it was allowed with; empty: nothing was settled yet."""
     private_tools: tuple[str, ...] = ()
     """Of the policy: who may be given what is private although it has a way out."""
     confidence: float | None = None
@@ -117,7 +122,7 @@ async def dispatch(offer: Offer, request: Request, traceparent: str) -> Result:
                 slots.release()
     except TimeoutError as error:
         raise _too_late(offer, request, allowed, queued) from error
-    except PluginCrashed as error:
+    except (PluginCrashed, PluginUnhealthy) as error:
         _check_known(offer, request, error)
         raise
     except (QuotaExceeded, DeadlineExceeded) as error:
@@ -132,9 +137,9 @@ def _count(handle: PluginHandle, flight: InFlight, error: LoomError) -> None:
         handle.counters.hit(error.quota if isinstance(error, QuotaExceeded) else "deadline_ms")
 
 
-def _check_known(offer: Offer, request: Request, error: PluginCrashed) -> None:
+def _check_known(offer: Offer, request: Request, error: LoomError) -> None:
     """Raises OutcomeUnknown where the call may have happened and may not be repeated."""
-    own = error.plugin_id == offer.handle.spec.id  # else one that it called crashed
+    own = getattr(error, "plugin_id", "") == offer.handle.spec.id  # else one that it called crashed
     if request.dispatched and own and offer.spec.effects not in REPEATABLE:
         raise OutcomeUnknown(
             f"{request.capability} broke off and may or may not have happened: {error.message}"
@@ -156,6 +161,8 @@ def _flight(handle: PluginHandle, request: Request, deadline: float, traceparent
         level=request.level,
         parent=parent,
         labels=handle.labels,
+        holder=handle,
+        private_tools=request.private_tools,
     )
 
 

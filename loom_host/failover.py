@@ -88,6 +88,8 @@ class Failover:
                 self.blame(request, result.provider)
                 return result
             except Replaced:
+                if time.monotonic() >= request.deadline:
+                    raise _never_placed(offer, request) from None
                 await asyncio.sleep(0)
                 offers, place = await again(request), 0
                 tries += 1  # it was not one: the plugin never saw the call
@@ -160,6 +162,14 @@ class Failover:
         if circuit.failures and circuit.served():
             offer.seen.forgive()
             self._announce.circuit(offer.handle)
+
+
+def _never_placed(offer: Offer, request: Request) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{request.capability}: {offer.handle.name} was replaced again and again until the "
+        "call's time was up; the call was not made: repeat it when the swaps are done",
+        plugin_id=offer.handle.spec.id,
+    )
 
 
 def may_go_on(offer: Offer, request: Request, error: LoomError, candidates: int) -> bool:

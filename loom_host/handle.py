@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loom_sdk import Item
-from loom_sdk.errors import LoomError, PluginUnhealthy
+from loom_sdk.errors import LoomError, PermissionDenied, PluginUnhealthy
 
 from .circuit import Circuit
 from .desk import Desk
 from .grants import Grants
 from .labels import Labels
 from .manifest import Manifest
-from .privacy import DEFAULT
+from .privacy import DEFAULT, NAMES
 from .runtimes.base import PluginInstance, PluginSpec
 from .settings import PluginSettings
 from .slots import Slots as Slots
@@ -77,16 +77,40 @@ class InFlight:
     """The call below which it was made."""
     labels: Labels | None = None
     """Of the plugin that serves it."""
+    holder: PluginHandle | None = None
+    """The plugin that serves it."""
+    private_tools: tuple[str, ...] = ()
+    """What its policy lets serve private turns although it has a way out."""
 
     def rise(self, level: int) -> None:
-        """It came upon something stricter: so did all that wait for what comes of it."""
+        """It came upon something stricter: so did all that wait for what comes of it.
+
+        Raises PermissionDenied, and nothing has risen, where one of these may not be given that.
+        """
+        rising = []
         flight: InFlight | None = self
         while flight is not None:
             if flight.level < level:
-                flight.level = level
-                if flight.labels is not None:
-                    flight.labels.enter(level)
+                rising.append(flight)
             flight = flight.parent
+        for flight in rising:
+            flight.check_result(level)
+        for flight in rising:
+            flight.level = level
+            if flight.labels is not None:
+                flight.labels.enter(level)
+
+    def check_result(self, level: int) -> None:
+        """Raises PermissionDenied where what is of this level may not come back to its plugin."""
+        if self.labels is None or self.holder is None:
+            return
+        why = self.labels.refusal(level, self.private_tools, self.agent, self.holder.instance)
+        if why:
+            raise PermissionDenied(
+                f"{self.plugin} waits for what is {NAMES[level]}: {why}",
+                plugin_id=self.holder.spec.id,
+                permission=f"privacy:{NAMES[level]}",
+            )
 
 
 @dataclass(slots=True)

@@ -86,6 +86,7 @@ def _flight(handle: PluginHandle, event: Event, traceparent: str, agent: str) ->
         agent=agent,
         level=_level(handle, event, agent),
         labels=handle.labels,
+        holder=handle,
         confidence=event.confidence if event.confidence < 1.0 else None,  # 1.0: it states none
     )
 

@@ -12,6 +12,7 @@ from loom_sdk import Event, Item, Result
 
 from . import lineup
 from .agents import AgentParts, Agents, PumpParts
+from .announce import told_by
 from .broker import broker_of
 from .builtin import host_handle
 from .bus import MemoryBus
@@ -288,8 +289,6 @@ class Host:
         if handle.serves:
             self.broker.register(handle)
         log.info("%s: %s %s", handle.name, handle.state, handle.reason)
-        event = Event(
-            "plugin.state",
-            metadata={"plugin": handle.name, "state": handle.state, "reason": handle.reason},
-        )
+        told = {"plugin": handle.name, "state": handle.state, "reason": handle.reason}
+        event = Event("plugin.state", metadata=told_by(handle, told))
         self.bus.publish_nowait("loom.plugin", event)

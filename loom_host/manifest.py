@@ -219,9 +219,7 @@ def _capabilities(data: Mapping[str, Any], where: str) -> tuple[CapabilitySpec, 
 
 def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
     check_keys(table, TABLES["capability"], f"{where} [[capability]]", ManifestError)
-    name = take.text(table, "name", f"{where} [[capability]]")
-    if not take.CAPABILITY.fullmatch(name):
-        raise ManifestError(f"{where}: capability {name!r} must look like 'weather.get'")
+    name = take.capability_name(take.text(table, "name", f"{where} [[capability]]"), where)
     place = f"{where} {name}"
     effects: Any = take.choice(table, "effects", EFFECTS, place, "once")
     return CapabilitySpec(

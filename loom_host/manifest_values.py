@@ -10,6 +10,17 @@ from loom_sdk.errors import ManifestError
 
 CAPABILITY = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 """The name of one."""
+HOST, HOSTS_OWN = "host", "loom."
+"""The name that stands for the host itself, and how its capabilities begin."""
+
+
+def capability_name(text: str, where: str) -> str:
+    """Raises ManifestError for what is none, or is the host's."""
+    if not CAPABILITY.fullmatch(text):
+        raise ManifestError(f"{where}: capability {text!r} must look like 'weather.get'")
+    if text.startswith(HOSTS_OWN):
+        raise ManifestError(f"{where}: capability {text!r}: names with {HOSTS_OWN} are the host's")
+    return text
 
 
 def table(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -203,7 +203,7 @@ class Pump:
         await handle.noticed()
         if spec.qos is QoS.REALTIME:
             subscription.dead_letter(delivery, f"plugin ended: {message}")
-        elif self.handle.state in ("failed", "stopped"):
+        elif self._stopping or self.handle.state in ("failed", "stopped"):  # nobody takes it again
             subscription.dead_letter(delivery, self.handle.explain())
         else:
             subscription.nack(delivery)

@@ -11,6 +11,7 @@ from loom_sdk.plugin import CapabilitySpec
 
 from .handle import PluginHandle
 from .hints import did_you_mean
+from .manifest_values import HOST, HOSTS_OWN
 from .observations import HALF_LIFE_S, Observed
 from .schema_check import compiled
 from .settings import Policy
@@ -71,6 +72,8 @@ class Registry:
         for listed in handle.manifest.capabilities or by_types:
             if not handle.grants.permits("provide", listed.name):
                 continue
+            if listed.name.startswith(HOSTS_OWN) and handle.name != HOST:
+                continue  # whatever it was called: nobody answers in the host's name
             spec = complete(listed, said.get(listed.name))
             offers = self._offers.setdefault(spec.name, {})
             old = offers.get(handle.name)

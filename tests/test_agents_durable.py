@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import os
 import random
 import signal
 import subprocess
@@ -102,6 +104,24 @@ async def test_what_was_not_handled_waits_for_the_next_start(tmp_path: Path) -> 
         assert [a["attempt"] for a in found] == ["2", "1", "1", "1", "1"]
         await until(lambda: not host.busy())
         assert state_of(host, "ann")["said"] == ["3", "a", "b", "c", "d"]
+
+
+async def test_an_event_in_the_hand_of_a_plugin_that_fails_for_good_stays_in_the_log(
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {"kept": True, "tier": "grpc", "restarts": 0, "sandbox": "none"}
+    async with host_with(tmp_path, DURABLE, **options) as host:
+        chatter = host.plugins["chatter"]
+        await say(host, "x", "2", "slow")
+        await until(lambda: chatter.inflight)
+        instance: Any = chatter.instance
+        os.kill(instance.child.pid, signal.SIGKILL)
+        await until(lambda: chatter.state == "failed")
+        await say(host, "x", "b")
+        await asyncio.sleep(0.3)
+    async with host_with(tmp_path, DURABLE, **options) as host:
+        await until(lambda: not host.busy(), 10)
+        assert state_of(host, "ann")["said"] == ["2", "b"]
 
 
 async def test_a_durable_agent_keeps_its_log_while_it_is_stopped(tmp_path: Path) -> None:

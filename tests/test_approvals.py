@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom_host import Host, load_settings
-from loom_host.approvals import MAX_PENDING, policy_for
+from loom_host.approvals import MAX_PENDING, Approvals, policy_for
 from loom_host.cli.main import main
+from loom_host.clients import Clients
 from loom_host.control import ControlServer
+from loom_host.dispatch import Request
 from loom_host.settings import ToolPolicy
 from loom_sdk import Event
 from loom_sdk.errors import ConfigError, InvalidArguments, PermissionDenied
@@ -82,7 +85,7 @@ async def test_an_answer_counts_once_and_only_for_what_waits(tmp_path: Path) -> 
         await until(host.approvals.rows)
         (row,) = host.approvals.rows()
         with pytest.raises(InvalidArguments, match="waiting"):
-            host.approvals.answer(row["id"], True, agent="other")
+            host.approvals.answer(row["id"], True, agents=("other",))
         host.approvals.answer(row["id"], False)
         with pytest.raises(InvalidArguments, match="no call waits"):
             host.approvals.answer(row["id"], True)
@@ -276,3 +279,72 @@ def test_dots_without_quotes_mean_the_same_tool(tmp_path: Path) -> None:
     policy = load_settings(file).agents["a"].tools
     assert policy.approval == {"notes.add": "deny", "notes.*": "allow"}
     assert policy.approval_timeout_s == 3.0
+
+
+def offer(effects: str, tool: bool = True) -> Any:
+    return SimpleNamespace(spec=SimpleNamespace(name="notes.add", tool=tool, effects=effects))
+
+
+async def denied(approvals: Approvals, request: Request, *offers: Any) -> bool:
+    try:
+        await approvals.guard(request, list(offers))
+    except PermissionDenied:
+        return True
+    return False
+
+
+def policies(**agents: dict[str, str]) -> Approvals:
+    tables = {
+        name: {"plugin": "doer", "parameters": {"tools": {"approval": approval}}}
+        for name, approval in agents.items()
+    }
+    return Approvals(lambda name: [], load_settings(None, {"agents": tables}).agents)
+
+
+async def test_any_provider_that_is_a_tool_makes_it_one_and_a_stricter_one_is_asked_anew() -> None:
+    approvals = policies(one={"notes.add": "deny"})
+    call = Request("notes.add", {}, caller="doer")
+    assert await denied(approvals, call, offer("none", tool=False), offer("once"))
+    free = policies(one={})
+    assert not await denied(free, call, offer("none"))
+    assert call.settled == "none"
+    free = policies(one={"notes.add": "deny"})
+    assert not await denied(free, call, offer("none"))
+    assert await denied(free, call, offer("none"), offer("once"))
+
+
+async def test_of_several_agents_of_a_plugin_the_strictest_decides() -> None:
+    approvals = policies(one={"notes.add": "deny"}, two={"notes.add": "allow"})
+    assert approvals.agents_of("doer") == ("one", "two")
+    call = Request("notes.add", {}, caller="doer", agent="two")
+    assert await denied(approvals, call, offer("none"))
+    desk = SimpleNamespace(desk=SimpleNamespace(agent="two"))
+    sure = Request("notes.add", {}, caller="doer", agent="two", parent=desk)  # type: ignore[arg-type]
+    assert not await denied(approvals, sure, offer("none"))
+    approvals.dismiss("one", "doer")
+    assert not await denied(approvals, call, offer("none"))
+
+
+async def test_a_client_is_its_own_agent_where_it_names_none() -> None:
+    tables = {"desk": {"allow": {"invoke": ["*"]}, "agent": ""}}
+    assert load_settings(None, {"clients": tables}).clients["desk"].agent == "desk"
+    agents = {"client/desk": {"parameters": {"tools": {"approval": {"*": "deny"}}}}}
+    approvals = Approvals(lambda name: [], load_settings(None, {"agents": agents}).agents)
+    assert await denied(approvals, Request("notes.add", {}, caller="client/desk"), offer("none"))
+
+
+async def test_what_a_clients_user_allowed_is_still_the_clients_call(tmp_path: Path) -> None:
+    tables = host_tables(tmp_path, scribe=SCRIBE)
+    tables["clients"] = {"desk": {"allow": {"invoke": ["scribe.*"]}, "elicit": True}}
+    seen: list[Request] = []
+    async with Host(load_settings(None, tables)) as host:
+        invoke = host.broker.invoke
+
+        def spy(request: Request) -> Any:
+            seen.append(request)
+            return invoke(request)
+
+        host.broker.invoke = spy  # type: ignore[method-assign]
+        asked = {"capability": "scribe.note", "arguments": {"text": "milk"}, "can_elicit": True}
+        await Clients(host).call("desk", asked | {"approved": True})
+    assert [(request.caller, request.approved) for request in seen] == [("client/desk", True)]

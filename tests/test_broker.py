@@ -654,7 +654,7 @@ async def test_an_only_provider_that_just_ended_is_tried_again_where_that_is_saf
     serve = Counted(failing(gone), answering("back"))
     async with alone(serve, effects) as rig:
         if calls == 1:
-            with pytest.raises(PluginUnhealthy):
+            with pytest.raises(OutcomeUnknown):
                 await rig.invoke("p.do")
         else:
             assert (await rig.invoke("p.do")).output == "back"
@@ -875,15 +875,28 @@ async def test_the_only_cloud_provider_is_held_to_the_cost_cap() -> None:
 
 
 @pytest.mark.parametrize(
-    "claim",
+    ("claim", "told"),
     [
-        PluginUnhealthy("I never saw it", plugin_id="test/a"),
-        QuotaExceeded(plugin_id="test/a", quota="rate", limit=1, used=2),
+        (PluginUnhealthy("I never saw it", plugin_id="test/a"), OutcomeUnknown),
+        (QuotaExceeded(plugin_id="test/a", quota="rate", limit=1, used=2), QuotaExceeded),
     ],
 )
-async def test_a_plugin_cannot_claim_that_it_never_saw_the_call(claim: LoomError) -> None:
+async def test_a_plugin_cannot_claim_that_it_never_saw_the_call(
+    claim: LoomError, told: type[LoomError]
+) -> None:
     other = Counted(answering(1))
     async with several("once", a=failing(claim), b=other) as rig:
-        with pytest.raises(type(claim)):
+        with pytest.raises(told):
             await rig.invoke("x.do")
     assert not other.calls
+
+
+async def test_a_call_cut_off_as_its_plugin_is_stopped_may_have_happened() -> None:
+    async with alone(nap, "once") as rig:
+        call = asyncio.create_task(rig.invoke("p.do"))
+        handle = rig.handles["p"]
+        await until(lambda: handle.inflight)
+        await rig.supervisor.unwatch(handle)
+        await rig.supervisor.retire(handle, "enough")
+        with pytest.raises(OutcomeUnknown, match="was stopped while it served: enough"):
+            await call

@@ -127,6 +127,23 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         assert host.plugins["teller"].reason == "disabled: x"
 
 
+async def test_a_plugin_whose_health_changes_as_it_is_disabled_stays_withdrawn(
+    tmp_path: Path,
+) -> None:
+    async with tell_host(tmp_path, **BOTH) as host:
+        handle = host.plugins["teller"]
+        slow = asyncio.create_task(host.invoke("tell.who", {"seconds": 0.3}))
+        await until(lambda: handle.inflight)
+        await published(host, 1)  # waits behind the call, and the plugin is watched meanwhile
+        disabling = asyncio.create_task(host.disable("teller", "tired"))
+        await until(lambda: not host.broker.offered(handle))
+        host._changed(handle)  # as the supervisor tells of a change of health
+        assert host.broker.offered(handle)
+        await slow
+        await disabling
+        assert not host.broker.offered(handle)
+
+
 # -- in loom.toml
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import pytest
 
+from loom_host.announce import Announcer
 from loom_host.circuit import CLOSED, HALF_OPEN, OPEN
 from loom_host.dispatch import Request
+from loom_host.failover import Failover
+from loom_host.handle import Replaced
 from loom_host.manifest import Permissions
 from loom_host.quotas import Quotas
+from loom_host.registry import Offer
 from loom_host.runtimes.fake import Serve
 from loom_host.settings import Policy, RoutingSettings
 from loom_sdk import Call, Item, Result
@@ -362,3 +367,20 @@ async def test_every_switch_and_every_change_of_a_circuit_is_an_event() -> None:
         ]
         await rig.invoke("x.do")
         assert not heard.depth, "nothing switched, nothing is told"
+
+
+async def test_a_call_whose_plugin_is_replaced_again_and_again_ends_at_its_deadline() -> None:
+    async def replaced(offer: Offer, request: Request) -> Result:
+        raise Replaced("a is draining", plugin_id="test/a")
+
+    async with pair(answering("a"), answering("b")) as rig:
+        (offer, _) = rig.broker.capabilities()["x.do"]
+
+        async def again(request: Request) -> list[Offer]:
+            return [offer]
+
+        failover = Failover(replaced, RoutingSettings(), time.monotonic, Announcer(rig.bus))
+        request = Request("x.do", {}, deadline=time.monotonic() + 0.05)
+        async with asyncio.timeout(2):
+            with pytest.raises(DeadlineExceeded, match="x.do: a was replaced again and again"):
+                await failover.run(request, [offer], offer, again)

@@ -240,3 +240,10 @@ def test_every_first_party_manifest_is_right() -> None:
     for name, manifest in find_manifests([first_party_root()]).items():
         assert manifest.folder.name == name
         assert manifest.description, name
+
+
+def test_nobody_offers_in_the_hosts_name() -> None:
+    data = changed("capability/0/name", "loom.caller")
+    data["permissions"].pop("provide")
+    with pytest.raises(ManifestError, match="names with loom. are the host's"):
+        parse_manifest(data, PATH)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ FOLDER = ROOT / "plugins" / "native" / "audio-io"
 if str(FOLDER) not in sys.path:
     sys.path.append(str(FOLDER))
 wav_module: Any = importlib.import_module("audio_io_wav")
+playback_module: Any = importlib.import_module("audio_io_playback")
 
 
 @dataclass
@@ -686,3 +688,21 @@ async def test_a_cancelled_capture_leaves_no_device_open(portaudio: None) -> Non
         assert answer.output["capturing"] is True
         await port.until("audio.mic", "audio_chunk")
     assert os.environ["PULSE_SERVER"]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancelled_answer_ends_even_as_its_next_chunk_comes(turns: int) -> None:
+    queue: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
+
+    async def play() -> None:
+        while True:
+            await playback_module._next(SimpleNamespace(chunks=queue))
+
+    playing = asyncio.create_task(play())
+    await asyncio.sleep(0.01)
+    queue.put_nowait((b"", RATE))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    playing.cancel()
+    await asyncio.wait({playing}, timeout=0.2)
+    assert playing.cancelled()

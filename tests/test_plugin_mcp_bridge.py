@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import importlib
 import re
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from loom_sdk.errors import ActionFailed
 
+from .hosting import until
 from .support import ROOT
 
 FOLDER = ROOT / "plugins" / "grpc" / "mcp-bridge"
@@ -139,3 +141,37 @@ def test_an_error_as_long_as_a_book_is_cut() -> None:
 def test_binary_that_is_none_is_told() -> None:
     with pytest.raises(ActionFailed, match="not base64"):
         tools.result_of("t", answer(block("image", data="%%%", mime_type="image/png")))
+
+
+async def test_a_server_that_cannot_list_its_changed_tools_is_told_and_watched_on() -> None:
+    plugin: Any = importlib.import_module("mcp_bridge_plugin")
+    answers: list[Any] = [RuntimeError("no list"), []]
+
+    async def listed() -> Any:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    bridge = plugin.McpBridge()
+    bridge.config = {"name": "files", "tools": 9}
+    bridge._tools, bridge._problem = {}, ""
+    bridge._link = SimpleNamespace(tools=listed, changed=asyncio.Event())
+    watching = asyncio.create_task(bridge._watch(SimpleNamespace(plugin_id="loom/files")))
+    bridge._link.changed.set()
+    await until(bridge.health)
+    assert "no list" in bridge.health()
+    assert not watching.done()
+    watching.cancel()
+    assert await bridge._changes(SimpleNamespace(plugin_id="loom/files")) == ""
+
+
+async def test_a_server_that_never_lists_its_changed_tools_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin: Any = importlib.import_module("mcp_bridge_plugin")
+    monkeypatch.setattr(plugin, "RELIST_S", 0.05)
+    bridge = plugin.McpBridge()
+    bridge.config = {"name": "files", "tools": 9}
+    bridge._link = SimpleNamespace(tools=asyncio.Event().wait)
+    told = await bridge._changes(SimpleNamespace(plugin_id="loom/files"))
+    assert "did not list them within" in told

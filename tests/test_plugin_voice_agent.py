@@ -533,11 +533,11 @@ async def test_a_tool_that_acts_is_asked_about_aloud_and_the_next_utterance_answ
         "May I use notes add with: buy milk? Please say yes or no."
     )
     assert scripted.called("tts.synthesize")
-    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 1000}"))
+    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 60_000}"))
     (answer,) = scripted.called("loom.approve")
     assert answer.arguments == {"id": "a1", "allow": allow}
     assert not scripted.events("transcript.final")
-    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 1000}"))
+    await send(driver, utterance(end_of_speech_unix_ms=f"{time.time() * 1000 + 60_000}"))
     assert len(scripted.called("loom.approve")) == 1
     assert scripted.events("transcript.final")
 
@@ -550,6 +550,28 @@ async def test_what_was_said_before_the_question_is_no_answer() -> None:
     await send(driver, request())
     await send(driver, utterance())
     assert not scripted.called("loom.approve")
+
+
+async def test_a_yes_from_before_the_question_does_not_count_as_a_query_either() -> None:
+    scripted = host(loom_approve=lambda call: Result({}))
+    driver = await agent(ScriptedPort(scripted))
+    await send(driver, request())
+    early = f"{time.time() * 1000 - 5000}"
+    await send(driver, query("yes", end_of_speech_unix_ms=early))
+    assert not scripted.called("loom.approve")
+
+
+async def test_a_later_question_waits_and_is_not_answered_by_what_was_said_to_the_first() -> None:
+    scripted = host(loom_approve=lambda call: Result({}))
+    driver = await agent(ScriptedPort(scripted))
+    await send(driver, request())
+    await send(driver, request(approval_id="a2"))
+    assert len(scripted.events("assistant.question")) == 1
+    await send(driver, query("yes"))
+    assert [call.arguments["id"] for call in scripted.called("loom.approve")] == ["a1"]
+    await send(driver, settled("allowed"))
+    asked = [event.metadata["approval_id"] for event in scripted.events("assistant.question")]
+    assert asked == ["a1", "a2"]
 
 
 async def test_a_question_that_is_settled_elsewhere_takes_no_answer() -> None:

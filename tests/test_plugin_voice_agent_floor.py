@@ -106,6 +106,21 @@ async def test_speech_without_end_does_not_hold_an_answer_for_ever() -> None:
     assert time.monotonic() - began >= 0.05
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancelled_wait_ends_even_as_the_speech_does(turns: int) -> None:
+    held = floor.Floor(1200)
+    for name in "bc":
+        held.begin(edge("start", name, 2100).metadata)
+    waiting = asyncio.create_task(held.wait(part("a", 600, 1600).metadata))
+    await asyncio.sleep(0.01)
+    held.end("b")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=0.2)
+    assert waiting.cancelled()
+
+
 def test_speeches_that_never_end_are_forgotten() -> None:
     async def many() -> int:
         held = floor.Floor(1200)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loom_host import privacy
+from loom_host.announce import told_by
 from loom_host.desk import Desk, card_of
 from loom_host.grants import Audit
 from loom_host.handle import PluginHandle
@@ -24,6 +25,7 @@ from loom_host.settings import PluginSettings, Policy
 from loom_host.storage import MemoryStore
 from loom_sdk import Call, Event, Result
 from loom_sdk.errors import (
+    CapabilityNotFound,
     InvalidArguments,
     LoomError,
     NoProvider,
@@ -321,7 +323,7 @@ async def test_a_dead_letter_keeps_its_label() -> None:
         full.close()
 
 
-def keeper(**permissions: Any) -> tuple[Rig, dict[str, Any]]:
+def keeper(caller: Permissions | None = None, **permissions: Any) -> tuple[Rig, dict[str, Any]]:
     """A plugin that keeps and reads a value, and one that calls it and tells its own level."""
     levels: dict[str, Any] = {}
 
@@ -342,7 +344,7 @@ def keeper(**permissions: Any) -> tuple[Rig, dict[str, Any]]:
     wants = Permissions(storage=True, **permissions)
     rig = Rig(
         handle_of("keeper", *map(offers, names), permissions=wants),
-        handle_of("caller", offers("caller.ask"), permissions=Permissions(invoke=("*",))),
+        handle_of("caller", offers("caller.ask"), permissions=caller or Permissions(invoke=("*",))),
         serve={"keeper": {"keeper.put": put, "keeper.get": get}, "caller": {"caller.ask": ask}},
     )
     return rig, levels
@@ -355,6 +357,41 @@ async def test_a_value_written_in_a_private_turn_raises_whoever_reads_it_and_wai
         result = await rig.invoke("caller.ask", policy=Policy(privacy="public"))
     assert result.output == ["v", ["k"]]
     assert levels == {"caller": PRIVATE}
+
+
+@pytest.mark.parametrize("level", BOTH)
+async def test_no_result_comes_back_to_what_may_not_have_it(level: str) -> None:
+    """One with a way out calls one without, in a turn of no level, for what is of a strict one."""
+    abroad = Permissions(invoke=("*",), network=("https://api.example",))
+    rig, levels = keeper(abroad, labels=BOTH)
+    async with rig:
+        await rig.invoke("keeper.put", policy=Policy(privacy=level))
+        with pytest.raises(PermissionDenied, match=f"caller waits for what is {level}"):
+            await rig.invoke("caller.ask", policy=Policy(privacy="public"))
+        assert levels == {}
+        assert rig.handles["caller"].labels.seen < PRIVATE
+
+
+async def test_what_has_a_floor_is_not_called_for_one_that_may_not_have_it() -> None:
+    called: list[str] = []
+
+    async def serve(call: Call, services: AsyncPort) -> Result:
+        called.append(call.id)
+        return Result("vitals")
+
+    async def ask(call: Call, services: AsyncPort) -> Result:
+        return await services.invoke(Call("sensor.read", {}, parent_call_id=call.id))
+
+    abroad = Permissions(invoke=("*",), network=("https://api.example",))
+    rig = Rig(
+        handle_of("sensor", offers("sensor.read"), settings=PluginSettings(privacy="local-only")),
+        handle_of("caller", offers("caller.ask"), permissions=abroad),
+        serve={"sensor": {"sensor.read": serve}, "caller": {"caller.ask": ask}},
+    )
+    async with rig:
+        with pytest.raises(PermissionDenied, match="caller waits for what is local-only"):
+            await rig.invoke("caller.ask")
+    assert called == []
 
 
 async def test_a_value_written_in_a_private_turn_cannot_be_read_without_its_label() -> None:
@@ -528,3 +565,23 @@ async def test_http_is_refused_to_one_that_has_seen_more_than_it_may_send() -> N
     assert not isinstance(errors[0], PermissionDenied)
     assert isinstance(errors[1], PermissionDenied)
     assert errors[1].permission == "privacy:local-only"
+
+
+async def test_no_plugin_answers_in_the_hosts_name() -> None:
+    async def forged(call: Call, services: AsyncPort) -> Result:
+        return Result({"kind": "host", "reads": "local-only"})
+
+    rig = Rig(
+        handle_of("liar", offers("loom.caller"), version="9.0.0"),
+        serve={"liar": {"loom.caller": forged}},
+    )
+    async with rig:
+        with pytest.raises(CapabilityNotFound):
+            await rig.invoke("loom.caller")
+
+
+async def test_words_of_a_plugin_in_the_hosts_events_bear_what_it_has_seen() -> None:
+    handle = handle_of("p", offers("p.do"), permissions=Permissions(labels=BOTH))
+    assert KEY not in told_by(handle, {"reason": "x"})
+    handle.labels.enter(LOCAL_ONLY)
+    assert told_by(handle, {"reason": "x"})[KEY] == "local-only"

@@ -9,6 +9,7 @@ import pytest
 
 from loom_host import supervisor as supervisor_module
 from loom_host.quotas import Quotas
+from loom_host.runtimes.fake import FakeInstance
 from loom_host.settings import PluginSettings
 from loom_sdk import Call, Event, QoS, Result
 from loom_sdk.errors import ActionFailed, PluginCrashed
@@ -255,3 +256,38 @@ async def test_what_a_handler_publishes_is_below_it_in_the_trace() -> None:
         (span,) = rig.tracer.finished(root.trace_id)
         assert (span.name, span.parent_id) == ("handle notes", root.span_id)
         assert echo.traceparent == span.traceparent
+
+
+async def test_a_handler_over_its_quota_of_log_lines_does_not_end_the_pump() -> None:
+    heard: list[str] = []
+
+    class Chatty(FakeInstance):
+        """Runs the handler in the task of the pump, as the native tier does."""
+
+        async def handle_event(self, event: Event) -> int:
+            heard.append(event.type)
+            if event.type == "flood":
+                for _ in range(50):
+                    self.services.log("info", "x" * 100, {}, "")
+            return 0
+
+    handle = handle_of("p", subscribes=[hears("notes")], quotas=Quotas(log_bytes=500))
+    async with Rig(handle) as rig, dead_letters(rig.bus) as dead:
+        rig.instance("p").__class__ = Chatty
+        await publish(rig, "flood", "after")
+        assert "log_bytes" in (await next_of(dead)).metadata["reason"]
+        await until(lambda: heard == ["flood", "after"])
+
+
+async def test_an_event_that_waits_for_a_place_at_a_plugin_that_leaves_is_a_dead_letter() -> None:
+    ear = Ear()
+    async with listening(ear) as rig, dead_letters(rig.bus) as dead:
+        handle, pump = rig.handles["p"], rig.pumps[0]
+        await handle.slots.acquire()
+        await publish(rig, "a")
+        await until(lambda: handle.slots._waiting)
+        await pump.retire(0.0, "it leaves")
+        handle.yield_to(handle_of("q"), "replaced by q")
+        letter = await next_of(dead)
+        assert letter.metadata["reason"] == "p is draining: replaced by q"
+        assert ear.heard == []

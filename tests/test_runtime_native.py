@@ -17,7 +17,9 @@ from loom_host.discovery import find_manifests
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.native import NativeInstance, NativeRuntime
-from loom_sdk import Call, Event, Item
+from loom_sdk import AsyncContext, Call, Event, Item, Plugin, capability
+from loom_sdk.call_context import Identity
+from loom_sdk.driver import Driver
 from loom_sdk.errors import (
     ActionFailed,
     CapabilityNotFound,
@@ -293,3 +295,30 @@ async def test_a_thread_that_leaves_a_stream_ends_it() -> None:
     assert result.output == 0
     await asyncio.wait_for(host.left.wait(), 1)
     await instance.aclose(1.0)
+
+
+class Canceller(Plugin):
+    """Awaits what somebody else gives up."""
+
+    @capability("canceller.wait", effects="none")
+    async def wait(self, ctx: AsyncContext) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    @capability("canceller.sleep", effects="none")
+    async def sleep(self, ctx: AsyncContext) -> None:
+        await asyncio.sleep(60)
+
+
+async def test_what_a_plugin_awaits_may_be_cancelled_without_its_caller() -> None:
+    async with lab() as instance:
+        identity = Identity("test/canceller")
+        instance._driver = Driver(Canceller(), identity, FakePort(), AsyncFakePort(FakePort()))
+        with pytest.raises(ActionFailed, match="CancelledError"):
+            await instance.invoke(Call("canceller.wait", {}))
+        call = asyncio.create_task(instance.invoke(Call("canceller.sleep", {})))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from loom_host import Event, Host, load_settings
 from loom_host import supervisor as supervisor_module
 from loom_host.bus import Subscription
 from loom_host.config import merge
+from loom_host.handle import InFlight
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.fake import FakeInstance, FakeRuntime, Serve
 from loom_host.status import plugin_row
@@ -351,6 +353,37 @@ async def test_what_the_new_one_does_not_hear_becomes_dead_letters(tmp_path: Pat
         why = "herald, which took the place of teller, does not hear it"
         assert [(await next_of(dead)).metadata["reason"] for _ in range(2)] == [why, why]
         assert not [s for s in host.bus.subscriptions() if s.pattern == "tell.heard"]
+
+
+async def test_a_plugin_whose_health_changes_as_another_takes_over_stays_withdrawn(
+    tmp_path: Path,
+) -> None:
+    async with tell_host(tmp_path, **BOTH) as host:
+        old = host.plugins["teller"]
+        slow = asyncio.create_task(who(host, 0.3))
+        await until(lambda: old.inflight)
+        await published(host, 1)
+        swapping = asyncio.create_task(host.swap("teller", "herald"))
+        await until(lambda: not host.broker.offered(old))
+        host._changed(old)  # as the supervisor tells of a change of health
+        assert host.broker.offered(old)
+        await slow
+        await swapping
+        assert not host.broker.offered(old)
+
+
+async def test_what_outlives_its_deadline_does_not_hold_a_swap_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with tell_host(tmp_path, telemetry={"log_level": "warning"}) as host:
+        old, ended = host.plugins["teller"], list[Exception]()
+        stuck = InFlight("stuck-1", "teller", deadline=time.monotonic(), end=ended.append)
+        old.inflight[stuck.id] = stuck  # as of a call that swallows its cancellation
+        async with asyncio.timeout(5):
+            await host.swap("teller", config={"word": "new"})
+        assert "stuck-1" in str(ended[0])
+        assert "did not end within the deadline: stuck-1" in caplog.text
+        assert (await who(host))["word"] == "new"
 
 
 # -- a moment's chance, with fakes

@@ -151,6 +151,7 @@ class Agents:
         agent.check("delete")
         row = self._row(agent) | {"state": "deleted"}
         del self._agents[name]
+        self._parts.broker.approvals.dismiss(name, agent.settings.plugin)
         batch = Batch()
         for key, _ in self._parts.pump.store.scan(agent_prefix(name)):
             batch.delete(key)
@@ -164,6 +165,7 @@ class Agents:
     def _take_up(self, agent: Agent) -> None:
         self._agents[agent.name] = agent
         self._parts.broker.adopt(agent.name, agent.settings.policy)
+        self._parts.broker.approvals.adopt(agent.name, agent.settings)
 
     def _known(self, name: str) -> Agent:
         if name not in self._agents:

@@ -135,6 +135,21 @@ class AgentPump(Pump):
         while self.handle.state in ("failed", "stopped"):  # noqa: ASYNC110  # handles change
             await asyncio.sleep(FAILED_LOOK_S)
 
+    async def _again(
+        self,
+        handle: PluginHandle,
+        spec: SubscriptionSpec,
+        delivery: Delivery,
+        subscription: Subscription,
+        message: str,
+    ) -> None:
+        """What is logged is never given up for a plugin or host that ended: it waits in the log."""
+        if isinstance(subscription, Inlet) and subscription.number_of(delivery):
+            await handle.noticed()
+            subscription.nack(delivery)
+            return
+        await super()._again(handle, spec, delivery, subscription, message)
+
     async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
         while True:
             try:

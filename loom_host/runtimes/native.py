@@ -105,7 +105,7 @@ class NativeInstance:
                 result = await self._run(lambda: self._driver.invoke(bound, call))
         except LoomError:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             raise _failed(self._spec.name, error) from error
         self._check_output(result)
         return result
@@ -138,7 +138,7 @@ class NativeInstance:
                 await self._run(lambda: self._driver.handle_event(bound, event))
         except LoomError:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             raise _failed(self._spec.name, error) from error
         return int((loop.time() - began) * 1_000_000)
 
@@ -169,6 +169,13 @@ class NativeInstance:
 
 
 def _failed(name: str, error: BaseException) -> ActionFailed:
+    """What the caller is told; its own cancellation goes on as one.
+
+    Any other is of something that the plugin awaited, and must not end what called the plugin.
+    """
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
     return ActionFailed(f"{name} raised {type(error).__name__}: {error}")
 
 

@@ -23,7 +23,9 @@ from loom_sdk.plugin import CapabilitySpec
 LAST_WORDS_S = 0.2
 """For the calls in flight to be told, once the server is gone."""
 RELIST_S = 5.0
-"""A server that says again and again that its tools changed is asked no more often."""
+"""A server that says again and again that its tools changed is asked no more often, nor waited
+for longer."""
+PROBLEM_CHARS = 500
 
 
 class McpBridge(Plugin):
@@ -85,12 +87,20 @@ class McpBridge(Plugin):
         while True:
             await self._link.changed.wait()
             self._link.changed.clear()
-            config = self.config
-            now, _ = capabilities(config["name"], await self._link.tools(), config["tools"])
-            if now != self._tools:
-                own = ctx.plugin_id.rpartition("/")[2]
-                text = f"its tools are not those of its start: `loom swap {own}` takes them up"
-                self._problem = text
-            else:
-                self._problem = ""
+            self._problem = await self._changes(ctx)
             await asyncio.sleep(RELIST_S)
+
+    async def _changes(self, ctx: AsyncContext) -> str:
+        """What is wrong with the tools now; empty for nothing."""
+        config, own = self.config, ctx.plugin_id.rpartition("/")[2]
+        try:
+            async with asyncio.timeout(RELIST_S):
+                tools = await self._link.tools()
+            now, _ = capabilities(config["name"], tools, config["tools"])
+        except TimeoutError:
+            return f"its tools changed, and it did not list them within {RELIST_S:g} s"
+        except Exception as error:  # a stranger's answer: whatever it is, watching goes on
+            return f"its tools changed, and it could not list them: {error}"[:PROBLEM_CHARS]
+        if now != self._tools:
+            return f"its tools are not those of its start: `loom swap {own}` takes them up"
+        return ""

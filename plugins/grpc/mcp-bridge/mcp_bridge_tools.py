@@ -75,7 +75,8 @@ def _spec(name: str, tool: Any) -> CapabilitySpec:
 def effects_of(hints: Any) -> Effects:
     """MCP's hints as effects. Without hints a tool is thought to change the world, as MCP has it.
 
-    They are a stranger's word: they only say whether the host may repeat a call.
+    They are a stranger's word: they say whether the host may repeat a call, and whether an
+    agent must ask before it makes one; `tools.approval` overrules them.
     """
     if hints is None:
         return "once"

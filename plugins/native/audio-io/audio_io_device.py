@@ -229,7 +229,8 @@ class Speaker:
         ahead_s = (self._queued - self._played) / 2 / self._device_rate - SPEAKER_BACKLOG_S
         if ahead_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), ahead_s)
+                async with asyncio.timeout(ahead_s):
+                    await self._done.wait()
 
     def _push(self, pcm: bytes) -> None:
         if pcm:
@@ -243,7 +244,8 @@ class Speaker:
         left_s = (self._queued - self._played) / 2 / self._device_rate
         with contextlib.suppress(TimeoutError):
             # A device that was unplugged never finishes.
-            await asyncio.wait_for(self._done.wait(), left_s + 3.0)
+            async with asyncio.timeout(left_s + 3.0):
+                await self._done.wait()
 
     def seconds(self) -> float:
         """How much has been played."""

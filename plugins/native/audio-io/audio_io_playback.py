@@ -166,7 +166,8 @@ class Player:
 
 async def _next(answer: Answer) -> tuple[bytes, int] | None:
     try:
-        return await asyncio.wait_for(answer.chunks.get(), CHUNK_TIMEOUT_S)
+        async with asyncio.timeout(CHUNK_TIMEOUT_S):  # wait_for of 3.11 may swallow a cancellation
+            return await answer.chunks.get()
     except TimeoutError:
         raise ActionFailed(
             f"the synthesiser sent neither tts.chunk nor tts.done for {CHUNK_TIMEOUT_S:.0f} s",

@@ -130,7 +130,7 @@ class IntentMiniLm(Plugin):
             task = self._sets[key] = asyncio.create_task(self._learn(entries))
         self._sets.move_to_end(key)
         if len(self._sets) > self.config["max_sets"]:
-            self._sets.popitem(last=False)[1].cancel()
+            self._sets.popitem(last=False)  # whoever waits for it still gets it
         return task
 
     async def _learn(self, entries: Sequence[Entry]) -> ToolSet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,10 +53,11 @@ def question(metadata: Mapping[str, str]) -> str:
 
 
 class Consent:
-    """The one question that is put to the person now; a later one replaces it."""
+    """The one question that is put to the person now; later ones wait until it is over."""
 
     def __init__(self) -> None:
-        self._id, self._asked_unix_ms = "", 0.0
+        self._id, self._heard_unix_ms, self._expires_unix_ms = "", 0.0, 0.0
+        self._later: deque[Event] = deque()
 
     @property
     def open(self) -> bool:
@@ -63,31 +66,56 @@ class Consent:
     async def ask(
         self, ctx: AsyncContext, event: Event, asking: Turn | None, config: Mapping[str, Any]
     ) -> None:
-        """Publish the question, and say it where the turn that it belongs to speaks."""
-        self._id, self._asked_unix_ms = event.metadata["approval_id"], unix_ms()
+        """Put the question, after those that came before it and are neither answered nor late."""
+        self._later.append(event)
+        await self.go_on(ctx, asking, config)
+
+    async def go_on(
+        self, ctx: AsyncContext, asking: Turn | None, config: Mapping[str, Any]
+    ) -> None:
+        """Put the next question that waits, where none is put."""
+        while self._later and (not self._id or unix_ms() > self._expires_unix_ms):
+            self._id, event = "", self._later.popleft()
+            if unix_ms() <= _expires(event):
+                await self._put(ctx, event, asking, config)
+
+    async def _put(
+        self, ctx: AsyncContext, event: Event, asking: Turn | None, config: Mapping[str, Any]
+    ) -> None:
+        """Publish the question, and say it where the turn that it belongs to speaks.
+
+        It is open once it is synthesised, and to speech once that audio can have been heard.
+        """
+        id = event.metadata["approval_id"]
         labels = dict(asking.labels) if asking is not None else {"utterance_id": event.id}
         labels["utterance_id"] += ".approval"  # speech of its own, beside the answer's
         turn = Turn(labels, speak=config["speak"] and (asking is None or asking.speak))
         text = question(event.metadata)
-        metadata = {"text": text, "approval_id": self._id}
+        metadata = {"text": text, "approval_id": id}
         await turn.publish(ctx, "assistant", "assistant.question", metadata)
         async with Speaker(ctx, turn, config) as speaker:
             speaker.feed(text)
             await speaker.finish()
+        began = turn.first_audio_unix_ms or unix_ms()
+        self._heard_unix_ms = max(unix_ms(), began + speaker.duration_ms)
+        self._id, self._expires_unix_ms = id, _expires(event)
 
     def over(self, event: Event) -> None:
         """It was answered, here or elsewhere, or is too late."""
-        if event.metadata.get("approval_id") == self._id:
+        id = event.metadata.get("approval_id")
+        if id == self._id:
             self._id = ""
+        self._later = deque(e for e in self._later if e.metadata["approval_id"] != id)
 
     async def take(self, ctx: AsyncContext, text: str, ended_unix_ms: str = "") -> bool:
         """Whether these words were the answer, which is then conveyed.
 
         Args:
-            ended_unix_ms: when they had been said; before the question nobody can answer it.
+            ended_unix_ms: when they had been said; before the question was heard nobody can
+                answer it. Empty: they are typed, and count as now.
         """
         allow = consent(text) if self._id else None
-        if allow is None or (ended_unix_ms and float(ended_unix_ms) < self._asked_unix_ms):
+        if allow is None or (ended_unix_ms and float(ended_unix_ms) < self._heard_unix_ms):
             return False
         id, self._id = self._id, ""
         try:
@@ -95,3 +123,7 @@ class Consent:
         except InvalidArguments as error:
             ctx.log(f"the answer came too late: {error.message}", "warning")
         return True
+
+
+def _expires(event: Event) -> float:
+    return float(event.metadata.get("expires_unix_ms") or math.inf)

@@ -118,4 +118,5 @@ class Floor:
         """Returns when nobody goes on with what has these labels. At once in the normal case."""
         while (left := self._held_until(asked) - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+                async with asyncio.timeout(left):  # wait_for of 3.11 may swallow a cancellation
+                    await self._changed.wait()

@@ -73,10 +73,11 @@ class VoiceAgent(Plugin):
     @on_event(AGENT_TOPIC, types=("approval.request", "approval.result"))
     async def approval(self, ctx: AsyncContext, event: Event) -> None:
         """A tool that acts waits to be allowed: that is asked aloud."""
+        asking = self._current[0] if self._current is not None else None
         if event.type == "approval.result":
             self._consent.over(event)
+            await self._consent.go_on(ctx, asking, self.config)
             return
-        asking = self._current[0] if self._current is not None else None
         await self._consent.ask(ctx, event, asking, self.config)
 
     @on_event("utterance", types=("utterance",))
@@ -183,7 +184,8 @@ class VoiceAgent(Plugin):
         turn = Turn.of(event, self.config["speak"])
         if not speakable(turn.question) or self._is_known(turn, event):
             return
-        if await self._consent.take(ctx, turn.question):
+        ended = event.metadata.get("end_of_speech_unix_ms", "")
+        if await self._consent.take(ctx, turn.question, ended):
             return
         turn.go_ahead = partial(self._floor.wait, turn.heard)
         former = self._current

@@ -87,6 +87,11 @@ class Speaker:
         }
         await self._publish("tts.done", {key: str(value) for key, value in totals.items()})
 
+    @property
+    def duration_ms(self) -> float:
+        """Of the audio so far."""
+        return self._bytes / 2 * 1000 / max(1, self._sample_rate)
+
     def _say(self, piece: str) -> None:
         if not self._turn.speak or not speakable(piece):
             return
