@@ -23,7 +23,7 @@ from .deadline import Deadline
 from .handle import ALIVE, InFlight, OnItem, PluginHandle
 from .privacy import DEFAULT, PUBLIC
 from .registry import Offer
-from .runtimes.base import PluginInstance, serving
+from .runtimes.base import NotReached, PluginInstance, serving
 from .settings import Policy
 
 DEFAULT_TIMEOUT_MS = 30_000
@@ -140,6 +140,7 @@ def _count(handle: PluginHandle, flight: InFlight, error: LoomError) -> None:
 def _check_known(offer: Offer, request: Request, error: LoomError) -> None:
     """Raises OutcomeUnknown where the call may have happened and may not be repeated."""
     own = getattr(error, "plugin_id", "") == offer.handle.spec.id  # else one that it called crashed
+    request.dispatched = request.dispatched and not (own and isinstance(error, NotReached))
     if request.dispatched and own and offer.spec.effects not in REPEATABLE:
         raise OutcomeUnknown(
             f"{request.capability} broke off and may or may not have happened: {error.message}"
@@ -291,9 +292,7 @@ def _too_late(offer: Offer, request: Request, allowed: float, queued: bool) -> L
             limit=handle.slots.limit,
             used=handle.slots.limit + 1,
         )
-    unsure = request.dispatched and offer.spec.effects not in REPEATABLE
-    return DeadlineExceeded(
-        f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})"
-        + (": it may or may not have happened" if unsure else ""),
-        plugin_id=handle.spec.id,
-    )
+    text = f"{request.capability} did not end within {allowed * 1000:.0f} ms ({handle.name})"
+    if request.dispatched and offer.spec.effects not in REPEATABLE:
+        text += ": it may or may not have happened"
+    return DeadlineExceeded(text, plugin_id=handle.spec.id)

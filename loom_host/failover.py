@@ -28,6 +28,7 @@ from .circuit import CLOSED
 from .dispatch import REPEATABLE, Request, Stalled
 from .handle import Replaced
 from .registry import Offer, validate
+from .runtimes.base import NotReached
 from .settings import RoutingSettings
 
 MAX_ATTEMPTS = 3
@@ -178,7 +179,7 @@ def may_go_on(offer: Offer, request: Request, error: LoomError, candidates: int)
         return False
     if time.monotonic() >= request.deadline:
         return False
-    if candidates > 1 and not request.dispatched:
+    if not request.dispatched and (candidates > 1 or isinstance(error, NotReached)):
         return True  # the plugin never saw the call: whatever its effects are
     if offer.spec.effects not in REPEATABLE:
         return False

@@ -16,6 +16,7 @@ from loom_host.broker import MAX_DEPTH
 from loom_host.dispatch import Request
 from loom_host.manifest import Permissions
 from loom_host.quotas import Quotas
+from loom_host.runtimes.base import NotReached
 from loom_host.runtimes.fake import Serve
 from loom_host.settings import PluginSettings, Policy
 from loom_sdk import Call, Item, Result
@@ -659,6 +660,22 @@ async def test_an_only_provider_that_just_ended_is_tried_again_where_that_is_saf
         else:
             assert (await rig.invoke("p.do")).output == "back"
     assert len(serve.calls) == calls
+
+
+async def test_effects_once_go_on_where_the_runtime_says_that_the_call_reached_nobody() -> None:
+    gone = NotReached("test/p is not running", plugin_id="test/p")
+    serve = Counted(failing(gone), answering("back"))
+    async with alone(serve, "once") as rig:
+        assert (await rig.invoke("p.do")).output == "back"
+    assert len(serve.calls) == 2
+
+
+async def test_effects_once_do_not_go_on_where_another_plugin_was_not_reached() -> None:
+    serve = Counted(failing(NotReached("deeper", plugin_id="test/other")), answering("back"))
+    async with alone(serve, "once") as rig:
+        with pytest.raises(PluginUnhealthy, match="deeper"):
+            await rig.invoke("p.do")
+    assert len(serve.calls) == 1
 
 
 async def test_effects_once_are_never_failed_over_after_dispatch() -> None:

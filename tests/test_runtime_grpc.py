@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from loom_host.quotas import Quotas
-from loom_host.runtimes.base import PluginSpec
+from loom_host.runtimes.base import NotReached, PluginSpec
 from loom_host.runtimes.grpc.instance import GrpcInstance
 from loom_host.runtimes.grpc.process import describe_exit
 from loom_host.runtimes.grpc.runtime import GrpcRuntime
@@ -451,7 +451,7 @@ async def test_nobody_waits_until_the_kernel_is_done_with_a_killed_child(
         hostile.child.kill("killed by the test")
         with pytest.raises(PluginCrashed, match="killed by the test"):
             await asyncio.wait_for(call, 0.25)
-        with pytest.raises(PluginUnhealthy):
+        with pytest.raises(NotReached):
             await hostile.invoke(Call("hostile.nap", {"seconds": 0}))
         assert await asyncio.wait_for(hostile.wait_exit(), 0.25) == "killed by the test"
         assert not hostile.child.exited.done()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loom_host.folders import Folder
 from loom_host.quotas import Quotas
 from loom_sdk import Call, Event, Result
+from loom_sdk.errors import PluginUnhealthy
 from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 from loom_sdk.port import AsyncPort as HostServices
 
@@ -27,6 +28,7 @@ __all__ = [
     "NO_CALL",
     "Declaration",
     "HostServices",
+    "NotReached",
     "PluginInstance",
     "PluginSpec",
     "Runtime",
@@ -40,6 +42,10 @@ serving: ContextVar[str] = ContextVar("serving", default="")
 NO_CALL = "-"
 """The id for what no call answers for, such as the output of a child: an empty one means the call
 that is being served, where it is the only one."""
+
+
+class NotReached(PluginUnhealthy):
+    """The runtime gave the plugin nothing of the call, which thus cannot have happened."""
 
 
 @dataclass(frozen=True, slots=True)

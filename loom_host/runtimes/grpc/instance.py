@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from loom_host.runtimes.base import Declaration, PluginSpec, Usage
+from loom_host.runtimes.base import Declaration, NotReached, PluginSpec, Usage
 from loom_sdk import Call, Event, Result
 from loom_sdk.errors import (
     LoomError,
@@ -163,7 +163,7 @@ class GrpcInstance:
 
     def _connected(self) -> Link:
         if self._closing or self._link is None or self.child.ending.done():
-            raise PluginUnhealthy(f"{self._spec.id} is not running", plugin_id=self._spec.id)
+            raise NotReached(f"{self._spec.id} is not running", plugin_id=self._spec.id)
         return self._link
 
     async def _serve(self, call_id: str, work: Awaitable[T], remaining_ms: int) -> T:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from loom_host.confine.report import ENFORCED
 from loom_host.quotas import HELD_BY_HOST
-from loom_host.runtimes.base import Declaration, HostServices, PluginSpec, Usage
+from loom_host.runtimes.base import Declaration, HostServices, NotReached, PluginSpec, Usage
 from loom_sdk import Call, Event, Result
 from loom_sdk.errors import PluginCrashed, PluginError, PluginUnhealthy
 
@@ -183,7 +183,7 @@ class RemoteInstance:
         """A ready replica, waited for where there is none."""
         while True:
             if self._gone:
-                raise PluginUnhealthy(self._reason(), plugin_id=self._spec.id)
+                raise NotReached(self._reason(), plugin_id=self._spec.id)
             pick = self._replicas.pinned(stream_id) if stream_id else self._replicas.least()
             if pick is not None:
                 return pick

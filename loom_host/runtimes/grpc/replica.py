@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from loom_host.runtimes.base import PluginSpec
+from loom_host.runtimes.base import NotReached, PluginSpec
 from loom_sdk import Call, Event, Result
 from loom_sdk.errors import LoomError, PluginCrashed, PluginUnhealthy
 
@@ -218,7 +218,7 @@ class Replica:
     def _line(self) -> Line:
         if self.line is None:
             text = f"{self._spec.id} at {self.address} is not connected"
-            raise PluginUnhealthy(text, plugin_id=self._spec.id)
+            raise NotReached(text, plugin_id=self._spec.id)
         return self.line
 
     async def _serve(

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from loom_sdk.errors import PluginUnhealthy
+from loom_host.runtimes.base import NotReached
 
 from .cell import REST_S, Tally
 from .seat import Seat
@@ -156,8 +156,8 @@ class Pool:
                 future.set_exception(error)
                 return
 
-    def _is_closed(self) -> PluginUnhealthy:
-        return PluginUnhealthy(f"{self._plugin_id} is closed", plugin_id=self._plugin_id)
+    def _is_closed(self) -> NotReached:
+        return NotReached(f"{self._plugin_id} is closed", plugin_id=self._plugin_id)
 
     # -- idle
 
