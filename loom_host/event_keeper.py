@@ -18,6 +18,8 @@ from .bus.tap import Tap
 from .settings import EventLogSettings
 from .storage import Batch, EventLog, Logged, Store
 from .storage import log_keys as keys
+from .storage.event_log import forget_waiting
+from .storage.keys import AGENTS
 
 log = logging.getLogger("loom.storage")
 
@@ -81,7 +83,8 @@ class EventKeeper:
         loop = asyncio.get_running_loop()
         while self._tap is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._come.wait(), TRIM_S)
+                async with asyncio.timeout(TRIM_S):
+                    await self._come.wait()
             self._come.clear()
             await self._write_all()
             try:
@@ -94,11 +97,20 @@ class EventKeeper:
     async def _write_all(self) -> None:
         while self._waiting:
             events = [self._waiting.popleft() for _ in range(min(STEP, len(self._waiting)))]
-            try:
-                self._log.append(events)
-            except StorageError as error:
-                self._lose(len(events), error.message)
+            self._write(events)
             await asyncio.sleep(0)
+
+    def _write(self, events: list[Event]) -> None:
+        try:
+            self._log.append(events)
+        except StorageError as error:
+            self._lose(len(events), error.message)
+        except (TypeError, ValueError) as error:  # native code may publish what no file can hold
+            if len(events) > 1:
+                for event in events:
+                    self._write([event])
+            else:
+                self._lose(1, f"{events[0].topic} {events[0].type}: {error}")
 
     async def trim(self) -> int:
         """Delete what is too old or too much; the number of events."""
@@ -132,7 +144,9 @@ class EventKeeper:
         await self._write_all()
 
     async def forget(self, match: Callable[[Event], bool], also: Iterable[bytes] = ()) -> int:
-        """Delete the events that match, in a way that their bytes leave the store's files.
+        """Delete the events that match, in a way that their bytes leave the store's files: from
+        the log, and from those of durable agents, where an agent that has one in its hands or its
+        mailbox handles it all the same.
 
         Backups and records that were made before keep them. Returns how many there were.
 
@@ -141,7 +155,8 @@ class EventKeeper:
         """
         await self.drained()
         count = await _steps(self._log.forget(match))
-        for prefix in (keys.ALL, *also):
+        count += await _steps(forget_waiting(self._store, match))
+        for prefix in (keys.ALL, AGENTS, *also):
             await asyncio.to_thread(self._store.erase, prefix)
         return count
 
@@ -151,7 +166,7 @@ class EventKeeper:
             self._tap.close()
             self._tap = None
         if self._task is not None:
-            self._come.set()  # not cancelled: in Python 3.11 `wait_for` may swallow that
+            self._come.set()  # not cancelled: what it writes is written whole
             await self._task
             self._task = None
         await self._write_all()

@@ -75,6 +75,7 @@ class Host:
         self._tiers = Tiers(self.settings, runtimes)
         kept_at = self.settings.path and self.settings.host.data_dir
         self.store = store or store_at(kept_at, fsync=self.settings.storage.fsync)
+        self.bus.settle = self.store.settle
         self._egress: Egress | None = None
         self.event_log = EventKeeper(self.bus, self.store, self.settings.event_log)
         self._parts = HostParts(

@@ -20,6 +20,8 @@ log = logging.getLogger("loom.supervisor")
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 10.0
 CIRCUIT_WINDOW_S = 60.0
 """In which `restarts` of a plugin's settings are counted."""
+UNWATCH_S = 5.0
+"""For native code, which may swallow the cancellation of its start."""
 HEAD_START_S = 1.0
 """So long, at most, what starts in the background leaves the processor to what the host awaits."""
 DRAIN_LOOK_S = 0.01
@@ -176,7 +178,8 @@ class Supervisor:
         task = self._tasks.pop(handle.name, None)
         if task is not None:
             task.cancel()
-            await asyncio.wait({task})
+            if (await asyncio.wait({task}, timeout=UNWATCH_S))[1]:
+                log.warning("%s does not let its start be broken off: left alone", handle.name)
         if handle.name in self._settled:
             self._settled[handle.name].set()
 

@@ -171,6 +171,20 @@ async def test_an_event_that_two_patterns_match_is_heard_once(tmp_path: Path) ->
 # -- lifecycle
 
 
+async def test_nothing_is_done_to_an_agent_that_is_still_stopping(host: Host) -> None:
+    host.agents.create("eve", "chatter", subscribe=["chat.eve"])
+    host.agents.start("eve")
+    await say(host, "eve", "0.2", "slow")
+    await until(lambda: host.plugins["chatter"].inflight)
+    stop = asyncio.create_task(host.agents.stop("eve"))
+    await asyncio.sleep(0)
+    for verb in (host.agents.start, host.agents.delete):
+        with pytest.raises(InvalidArguments, match="eve is stopping"):
+            verb("eve")
+    assert (await stop)["state"] == "stopped"
+    assert host.agents.delete("eve")["state"] == "deleted"
+
+
 async def test_an_agent_is_created_started_stopped_and_deleted(host: Host) -> None:
     created = host.agents.create(
         "eve", "chatter", parameters={"greeting": "hey"}, subscribe=["chat.eve"]

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loom_host import Event
 from loom_host.agent_check import check_agent
-from loom_host.agents.journal import Journal, decode_event, encode_event
+from loom_host.agents.journal import Journal
 from loom_host.manifest import load_manifest
 from loom_host.settings import AgentSettings
 from loom_host.storage import Batch, MemoryStore, agent_prefix
-from loom_sdk.errors import ConfigError, StorageError
+from loom_sdk.errors import ConfigError
 
 from .durable_host import state_of
 from .hosting import PLUGINS, dead_letters, next_of, until
@@ -35,27 +33,6 @@ DURABLE = {"ann": {"durable": True}}
 
 
 # -- the log
-
-
-@given(
-    payload=st.binary(max_size=200),
-    metadata=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
-    priority=st.integers(0, 100),
-    tags=st.lists(st.text(max_size=5), max_size=3).map(tuple),
-)
-def test_an_event_comes_back_from_the_log_as_it_was(
-    payload: bytes, metadata: dict[str, str], priority: int, tags: tuple[str, ...]
-) -> None:
-    event = Event("note", payload, metadata, priority=priority, tags=tags, topic="chat.x")
-    assert decode_event(encode_event(event)) == event
-
-
-@given(st.binary(max_size=60))
-def test_garbage_in_the_log_is_told(data: bytes) -> None:
-    try:
-        decode_event(data)
-    except StorageError as error:
-        assert "agent's log" in error.message
 
 
 def test_the_log_goes_on_with_its_numbers_in_the_next_life() -> None:
@@ -77,6 +54,31 @@ def test_the_log_goes_on_with_its_numbers_in_the_next_life() -> None:
 
 
 # -- in one host's life
+
+
+async def test_what_is_forgotten_leaves_the_logs_of_agents_too(tmp_path: Path) -> None:
+    async with host_with(tmp_path, DURABLE, kept=True) as host:
+        await say(host, "x", "0.3", "slow")
+        for user in ("ann", "bob", "ann"):
+            await host.bus.publish("chat.x", Event("say", b"hello", {"user": user}))
+        answer = await host.invoke("loom.forget", {"metadata": {"user": "ann"}})
+        assert answer.output == {"events": 2}
+        logged = [key for key, _ in host.store.scan(agent_prefix("ann")) if b"/log/" in key]
+        assert len(logged) == 2
+        await until(lambda: not host.busy())
+        assert state_of(host, "ann")["said"] == ["0.3", "hello", "hello", "hello"]  # of the mailbox
+
+
+async def test_with_fsync_a_publisher_waits_until_the_disk_has_its_event(tmp_path: Path) -> None:
+    async with host_with(tmp_path, DURABLE, kept=True) as host:
+        settled = asyncio.Event()
+        host.bus.settle = settled.wait
+        publish = asyncio.create_task(say(host, "x", "a"))
+        await asyncio.sleep(0.05)
+        assert not publish.done()
+        assert await host.bus.publish("nobody", Event("e")) == 0  # which no log took
+        settled.set()
+        assert await publish == 1
 
 
 async def test_events_are_in_the_log_before_publish_returns(tmp_path: Path) -> None:

@@ -234,11 +234,21 @@ def test_nothing_is_written_outside_the_folder(tmp_path: Path, info: tarfile.Tar
     assert not (tmp_path / "in" / "evil").exists()
 
 
-def test_what_comes_from_another_version_is_refused(tmp_path: Path) -> None:
-    data = json.dumps({"loom": "store", "version": 2, "files": {}}).encode()
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        ({"loom": "store", "version": 2, "files": {}}, "another version"),
+        ({"loom": "store", "version": 1, "files": []}, "no whole backup"),
+        ([], "no whole backup"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(
+    tmp_path: Path, manifest: object, problem: str
+) -> None:
+    data = json.dumps(manifest).encode()
     with tarfile.open(tmp_path / "b.tar", "w") as tar:
         tar.addfile(_member("manifest.json", data), io.BytesIO(data))
-    with pytest.raises(StorageError, match="another version"):
+    with pytest.raises(StorageError, match=problem):
         unpack(tmp_path / "b.tar", tmp_path / "x", lambda *_: None)
 
 

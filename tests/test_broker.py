@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -917,3 +918,23 @@ async def test_a_call_cut_off_as_its_plugin_is_stopped_may_have_happened() -> No
         await rig.supervisor.retire(handle, "enough")
         with pytest.raises(OutcomeUnknown, match="was stopped while it served: enough"):
             await call
+
+
+async def test_a_start_that_cannot_be_broken_off_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "UNWATCH_S", 0.05)
+    async with alone(nap, "none") as rig:
+        handle, over = rig.handles["p"], asyncio.Event()
+
+        async def stubborn() -> None:
+            while not over.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await over.wait()
+
+        await rig.supervisor.unwatch(handle)
+        task = rig.supervisor._tasks[handle.name] = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(rig.supervisor.unwatch(handle), 5)
+        over.set()
+        await task

@@ -325,6 +325,16 @@ async def test_events_that_cannot_be_stored_are_counted(caplog: pytest.LogCaptur
         assert "events are not logged: the disk is full" in caplog.text
 
 
+async def test_an_event_that_no_file_can_hold_costs_only_itself() -> None:
+    async with keeping(MemoryStore(), ">") as keeper:
+        odd = Event("e", b"odd", {"number": object()})  # type: ignore[dict-item]
+        await publish(keeper, "a", "1")
+        await keeper.bus.publish("a", odd)  # type: ignore[attr-defined]
+        await publish(keeper, "a", "2")
+        await keeper.drained()
+        assert (logged(keeper), keeper.lost) == (["1", "2"], 1)
+
+
 async def test_forgetting_leaves_no_byte_in_the_files(tmp_path: Path) -> None:
     folder, secret = tmp_path / "store", "5f0e9c7da1b24c88"
 

@@ -17,8 +17,8 @@ PROMISED = {
         "ATTEMPTS_MAX", "CAPACITY", "DEAD_LETTER", "Delivery", "MemoryBus", "Subscription",
     ],
     "loom_host.runtimes.base": [
-        "Declaration", "HostServices", "NO_CALL", "PluginInstance", "PluginSpec", "Runtime",
-        "Usage", "serving",
+        "Declaration", "HostServices", "NO_CALL", "NotReached", "PluginInstance", "PluginSpec",
+        "Runtime", "Usage", "serving",
     ],
     "loom_sdk": [
         "Agent", "AsyncContext", "Call", "Context", "Event", "Item", "Plugin", "QoS", "Result",

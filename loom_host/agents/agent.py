@@ -13,7 +13,7 @@ FROM = {
     "stop": ("running",),
     "delete": ("created", "stopped"),
 }
-"""In which states what may be done."""
+"""In which states what may be done; to one that is `stopping`, nothing."""
 
 
 @dataclass(slots=True, eq=False)

@@ -136,13 +136,16 @@ class Agents:
         """
         agent = self._known(name)
         agent.check("stop")
-        agent.state = "stopped"
+        agent.state = "stopping"
         pump, agent.pump = agent.pump, None
-        if pump is not None and pump in self._parts.pumps:
-            await pump.retire(self._parts.grace_s, f"agent {name} was stopped")
-            await pump.finish()
-            self._parts.pumps.remove(pump)
-        self._save(agent)
+        try:
+            if pump is not None and pump in self._parts.pumps:
+                await pump.retire(self._parts.grace_s, f"agent {name} was stopped")
+                await pump.finish()
+                self._parts.pumps.remove(pump)
+        finally:
+            agent.state = "stopped"
+            self._save(agent)
         return self._row(agent)
 
     def delete(self, name: str) -> dict[str, Any]:

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
-
-from loom_host.storage import Batch, Store, agent_cursor_key, agent_key
+from loom_host.storage import Batch, Store, agent_cursor_key, agent_log_prefix
+from loom_host.storage.event_codec import pack_event, unpack_event
 from loom_sdk import Event
-from loom_sdk.errors import StorageError
 
-_HEAD = tuple(item.name for item in fields(Event) if item.name != "payload")
-_NUMBER, _LENGTH = 8, 4
-
-
-def encode_event(event: Event) -> bytes:
-    """Length of a JSON head, the head, the payload."""
-    head = json.dumps({name: getattr(event, name) for name in _HEAD}).encode()
-    return len(head).to_bytes(_LENGTH, "big") + head + event.payload
-
-
-def decode_event(data: bytes) -> Event:
-    """Raises StorageError where it is none of `encode_event`."""
-    try:
-        end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
-        head = json.loads(data[_LENGTH:end])
-        return Event(**{**head, "tags": tuple(head["tags"]), "payload": data[end:]})
-    except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(f"an event in an agent's log cannot be read: {error}") from error
+_NUMBER = 8
 
 
 class Journal:
@@ -34,7 +14,7 @@ class Journal:
 
     def __init__(self, store: Store, agent: str) -> None:
         self._store = store
-        self._prefix = agent_key(agent, "log/")
+        self._prefix = agent_log_prefix(agent)
         self._cursor = agent_cursor_key(agent)
         self._last = 0
 
@@ -42,7 +22,7 @@ class Journal:
         """What is there since the host's last life, in the order in which it came."""
         start = len(self._prefix)
         found = [
-            (int.from_bytes(key[start:], "big"), decode_event(value))
+            (int.from_bytes(key[start:], "big"), unpack_event(value))
             for key, value in self._store.scan(self._prefix)
         ]
         handled = int.from_bytes(self._store.get(self._cursor) or b"", "big")
@@ -51,7 +31,7 @@ class Journal:
 
     def append(self, event: Event) -> int:
         """Its number, once the log has it. Raises StorageError."""
-        self._store.put(self._key(self._last + 1), encode_event(event))
+        self._store.put(self._key(self._last + 1), pack_event(event))
         self._last += 1
         return self._last
 

@@ -90,6 +90,7 @@ class Mailbox:
         if self.journal is not None and inlet.qos is not QoS.REALTIME:
             try:
                 number = self.journal.append(event)
+                inlet.logged()
             except StorageError as error:
                 log.error("%s: %s", inlet.name, error.message)
                 inlet.give_up(event, "storage_error")
@@ -172,6 +173,10 @@ class Inlet(Subscription):
     def lose(self, event: Event, reason: str) -> None:
         """Count an event that found no room and is not worth a dead letter."""
         self._drop(event, reason)
+
+    def logged(self) -> None:
+        """The log took an event: its publisher waits until that will last."""
+        self._owner.logged()
 
     def _wake(self) -> None:
         self.mailbox.wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -65,6 +65,9 @@ class MemoryBus:
         self._source = source
         self._on_publish = on_publish
         self._on_dispatch = on_dispatch
+        self.settle: Callable[[], Awaitable[object]] | None = None
+        """Awaited by a publish whose event was logged: returns when the log will last."""
+        self._logged = 0
         self._published = 0
         self._topics = TopicTable()
         self._table = RouteTable(self._topics)
@@ -86,11 +89,13 @@ class MemoryBus:
         span = self._begin(topic, event) if event.traceparent else None
         if span is not None:
             event = replace(event, traceparent=span.traceparent)
-        delivered = 0
+        delivered, logged = 0, self._logged
         try:
             delivered, full = self._spread(route, event)
             if full:
                 delivered += await self._wait(route, event, full)
+            if self._logged != logged and self.settle is not None:
+                await self.settle()
         finally:
             if span is not None:
                 span.set("delivered", delivered)
@@ -191,6 +196,10 @@ class MemoryBus:
     def dispatched(self, subscription: str, seconds: float) -> None:
         if self._on_dispatch is not None:
             self._on_dispatch(subscription, seconds)
+
+    def logged(self) -> None:
+        """An event went into a log that outlives the process."""
+        self._logged += 1
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._table.remove(subscription)

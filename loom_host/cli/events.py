@@ -80,7 +80,7 @@ def moment_ms(text: str) -> int:
     if ago := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
         return int((time.time() - int(ago[1]) * SECONDS[ago[2]]) * 1000)
     try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
+        return max(0, int(datetime.fromisoformat(text).timestamp() * 1000))
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(
             f"{text!r}: write 90s, 10m, 2h or 7d, or a time such as 2026-11-23T20:00"

@@ -1,7 +1,14 @@
 """Storage under the host: key-values of plugins, state of agents, the event log."""
 
 from .event_log import EventLog, Logged
-from .keys import agent_cursor_key, agent_key, agent_of, agent_prefix, agent_state_key
+from .keys import (
+    agent_cursor_key,
+    agent_key,
+    agent_log_prefix,
+    agent_of,
+    agent_prefix,
+    agent_state_key,
+)
 from .opening import store_at
 from .plugin_store import PluginStore
 from .rocks import RocksStore
@@ -17,6 +24,7 @@ __all__ = [
     "Store",
     "agent_cursor_key",
     "agent_key",
+    "agent_log_prefix",
     "agent_of",
     "agent_prefix",
     "agent_state_key",

@@ -26,6 +26,9 @@ CHUNK = 1024**2
 LEFT_OVER_S = 24 * 3600
 """A checkpoint so old is of a backup that was broken off."""
 
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+"""What a manifest raises that is JSON, but another."""
+
 Tell = Callable[[int, int], None]
 """Called with the bytes that are done and all that there are."""
 
@@ -129,7 +132,7 @@ def unpack(source: Path, folder: Path, tell: Tell) -> None:
 def _wrong_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (tarfile.TarError, EOFError, *_MALFORMED) as error:
         raise StorageError(
             f"{source} is no whole backup of a store: {error}; take another one"
         ) from error

@@ -15,6 +15,7 @@ from loom_sdk.topics import matches
 
 from . import log_keys as keys
 from .event_codec import pack_event, unpack_event
+from .keys import AGENTS, is_agent_log
 from .store import Batch, Store
 
 STEP = 100
@@ -87,8 +88,12 @@ class EventLog:
             StorageError: nothing of it was written.
         """
         batch = batch if batch is not None else Batch()
-        found = self._add(events, batch)
-        self._write(batch)
+        try:
+            found = self._add(events, batch)
+            self._store.write(batch)
+        except BaseException:
+            self._known = None  # what the store has counts, not what was to be written
+            raise
         return found
 
     def _add(self, events: Iterable[Event], batch: Batch) -> list[bytes]:
@@ -188,3 +193,16 @@ class EventLog:
             else:
                 batch.delete(keys.topic_key(topic))
                 del self.topics[topic]
+
+
+def forget_waiting(store: Store, match: Callable[[Event], bool]) -> Iterator[int]:
+    """Delete from the logs of durable agents what matches; yields as `EventLog.trim` does."""
+    waiting = (pair for pair in store.scan(AGENTS) if is_agent_log(pair[0]))
+    while step := list(islice(waiting, STEP)):
+        batch = Batch()
+        for key, value in step:
+            if match(unpack_event(value)):
+                batch.delete(key)
+        if batch:
+            store.write(batch)
+        yield len(batch)

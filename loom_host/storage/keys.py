@@ -3,6 +3,7 @@
 kv\\0PLUGIN-ID\\0KEY      a plugin's own keys and values
 agent/NAME/state         an agent's state, written in one batch with
 agent/NAME/cursor        how far it has come
+agent/NAME/log/NUMBER    events of a durable one that wait for it
 label\\0PLUGIN-ID\\0KEY   the privacy label of such a value, where it bears one
 meta/schema/PLUGIN-ID    version of a plugin's data
 log/...                  the event log, see `log_keys.py`
@@ -40,6 +41,15 @@ def agent_prefix(name: str) -> bytes:
 def agent_key(name: str, part: str) -> bytes:
     """Any further part of an agent beside its state and cursor."""
     return agent_prefix(name) + part.encode()
+
+
+def agent_log_prefix(name: str) -> bytes:
+    return agent_key(name, "log/")
+
+
+def is_agent_log(key: bytes) -> bool:
+    """Whether an event that waits for an agent lies there."""
+    return key[len(AGENTS) :].partition(b"/")[2].startswith(b"log/")
 
 
 def agent_state_key(name: str) -> bytes:

@@ -1,0 +1,97 @@
+"""What is to be tested: a plugin's folder, its examples, and what stands in for the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loom_host.manifest import Manifest, load_manifest
+from loom_host.tables import check_keys, read_toml
+from loom_sdk.errors import ConfigError
+from loom_sdk.plugin import CapabilitySpec
+
+STAND_INS = "conformance.toml"
+COUNT = 1000
+START_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One of the manifest's."""
+
+    spec: CapabilitySpec
+    arguments: Mapping[str, Any]
+    output: Any = None
+    """What the answer must contain; None where the manifest does not say."""
+    slow: bool = False
+    """It takes two seconds or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIns:
+    """`conformance.toml` beside `plugin.toml`: what the plugin finds around it in the test."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings, where the defaults are not those to test with."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """By capability that it invokes: the output, in JSON."""
+    pages: Mapping[str, Any] = field(default_factory=dict)
+    """By address, with `*` for any text: the body that a server answers with, in JSON or text."""
+    events: tuple[Mapping[str, Any], ...] = ()
+    """Samples of what it hears: `topic`, `type`, `metadata`, `text`."""
+    skip: Mapping[str, str] = field(default_factory=dict)
+    """By id of a check: why it cannot run. It is told as skipped, never as passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run of the kit.
+
+    Args:
+        count: arguments, events and calls that the checks with many of them make.
+        seed: of everything by chance.
+        start_s: how long a start may take.
+    """
+
+    folder: Path
+    manifest: Manifest
+    stand_ins: StandIns
+    count: int = COUNT
+    seed: int = 0
+    start_s: float = START_S
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """Of all capabilities, in the manifest's order."""
+        return tuple(
+            Example(spec, one.get("arguments", {}), one.get("output"), bool(one.get("slow")))
+            for spec in self.manifest.capabilities
+            for one in spec.examples
+            if "arguments" in one
+        )
+
+
+def plan_of(folder: Path, *, count: int = COUNT, seed: int = 0, start_s: float = START_S) -> Plan:
+    """Raises ManifestError or ConfigError where a file is wrong."""
+    folder = folder.absolute()
+    manifest = load_manifest(folder / "plugin.toml")
+    return Plan(folder, manifest, _stand_ins(folder / STAND_INS), count, seed, start_s)
+
+
+def _stand_ins(path: Path) -> StandIns:
+    if not path.exists():
+        return StandIns()
+    data = read_toml(path)
+    check_keys(data, StandIns.__dataclass_fields__, str(path))
+    events = data.pop("events", [])
+    for key, value in data.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {key} must be a table")
+    if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
+        raise ConfigError(f"{path}: events must be [[events]] tables")
+    for one in events:
+        check_keys(one, ("topic", "type", "metadata", "text"), f"{path} [[events]]")
+    return StandIns(**data, events=tuple(events))
