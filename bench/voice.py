@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 import wave
@@ -150,7 +149,7 @@ async def faked(folder: str) -> list[float]:
     """host_ms with engines that answer at once."""
     serve: dict[str, dict[str, Serve]] = {
         "stt-whisper": {"stt.transcribe": _transcribe},
-        "llm-local": {"llm.chat": _chat},
+        "llm-local": {"llm.chat": _chat, "llm.count_tokens": _count_tokens},
         "tts-piper": {"tts.synthesize": _synthesize},
         "calculator": {"calculator.evaluate": _evaluate},
     }
@@ -161,13 +160,20 @@ async def faked(folder: str) -> list[float]:
         return [(await speak(host)).turn.stages()["host_ms"] for _ in range(ROUNDS)]
 
 
+async def _count_tokens(call: Call, services: HostServices) -> Result:
+    return Result({"counts": [len(text.split()) for text in call.arguments["texts"]]})
+
+
 async def _transcribe(call: Call, services: HostServices) -> Result:
     return Result({"text": "Hey Loom, what is 12 times 9?", "language": "en"})
 
 
 async def _chat(call: Call, services: HostServices) -> Result:
-    choice = {"tool": "calculator.evaluate", "arguments": {"expression": "12 times 9"}}
-    return Result({"text": json.dumps(choice), "model": "fake"})
+    arguments = {"expression": "12 times 9"}
+    calls = [{"id": "call_1", "name": "calculator.evaluate", "arguments": arguments}]
+    return Result(
+        {"text": "", "tool_calls": calls, "model": "fake", "finish_reason": "tool_calls"}
+    )
 
 
 async def _evaluate(call: Call, services: HostServices) -> Result:
