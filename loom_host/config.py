@@ -198,7 +198,8 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
     return PluginSettings(
         **values,
         tls=tls,
-        allow=_allow(_table(table, "allow", place), f"{place} allow"),
+        allow=_allow(_table(table, "allow", place), f"{place} allow")
+        or (NOTHING if "allow" in table else {}),
         folders=_folders(_table(table, "folders", place), base, f"{place} folders"),
         config=dict(_table(table, "config", place)),
         quotas=dict(quotas),
@@ -207,6 +208,8 @@ def _plugin(name: str, table: Mapping[str, Any], base: Path, where: str) -> Plug
 
 
 REMOTE_KEYS = {"address", "tls", "insecure", "keepalive_s"}
+NOTHING = {"provide": ()}
+"""What `allow = {}` means, which is not the same as no `allow` for a plugin that was installed."""
 _TABLES = ("tls", "allow", "folders", "config", "quotas", "mcp")
 
 

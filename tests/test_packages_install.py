@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.server
 import json
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from loom_host import Host, load_settings
+from loom_host.agents.kept import Kept
 from loom_host.packages import pack
 from loom_host.packages.trust import revocation
+from loom_host.settings import AgentSettings
+from loom_host.storage import agent_state_key, store_at
 from loom_sdk.errors import PluginLoadError
 
 from .parcels import greeter, key, parcel
@@ -211,10 +215,62 @@ async def test_a_changed_plugin_does_not_start(
         description.write_text(description.read_text().replace("Says", "Said"))
     with pytest.raises(PluginLoadError, match="greeter is not what was installed: "):
         await _start(loom)
-    loom("plugin", "remove", "greeter")
+    await asyncio.to_thread(loom, "plugin", "remove", "greeter")
     async with Host(load_settings(loom.config)) as host:
         assert set(host.plugins) == {"wake-phrase"}
     assert list((tmp_path / "data" / "installed").iterdir()) == []
+
+
+def test_an_own_table_may_allow_nothing_of_what_was_consented_to(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(monkeypatch)
+    loom("plugin", "install", str(parcel(tmp_path, key(tmp_path), permissions="storage = true")))
+    granted = load_settings(loom.config).plugins["greeter"].allow
+    assert granted["provide"] == ("greeter.hello",)
+    assert granted["storage"]
+    loom.config.write_text(CONFIG + "\n[plugins.greeter]\nallow = {}\n")
+    assert not any(load_settings(loom.config).plugins["greeter"].allow.values())
+
+
+def test_the_lock_files_grants_are_for_the_installed_files_alone(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(monkeypatch)
+    loom("plugin", "install", str(parcel(tmp_path, key(tmp_path), permissions="storage = true")))
+    (folder,) = (tmp_path / "data" / "installed").iterdir()
+    folder.rename(tmp_path / "gone")
+    loom.config.write_text(CONFIG + "\n[plugins.greeter]\nrestarts = 1\n")
+    assert load_settings(loom.config).plugins["greeter"].allow == {}
+
+
+def test_a_package_cannot_take_the_name_of_one_of_looms_own(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(monkeypatch)
+    package = parcel(tmp_path, key(tmp_path), plugin_id="acme/weather")
+    loom("plugin", "install", str(package), code=1)
+    assert "comes with Loom (loom/weather)" in loom.err
+    assert not (tmp_path / "loom.lock").exists()
+
+
+def test_a_removal_takes_the_agents_of_the_plugin_too(
+    loom: Loom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(monkeypatch)
+    loom("plugin", "install", str(parcel(tmp_path, key(tmp_path))))
+    Kept(tmp_path / "data").put("eve", AgentSettings(plugin="greeter"), True)
+    Kept(tmp_path / "data").put("bob", AgentSettings(plugin="other"), True)
+    store = store_at(tmp_path / "data")
+    for name in ("eve", "bob"):
+        store.put(agent_state_key(name), b"secret thoughts of " + name.encode())
+    store.close()
+    loom("plugin", "remove", "greeter")
+    assert list(Kept(tmp_path / "data").load()) == ["bob"]
+    store = store_at(tmp_path / "data")
+    assert store.get(agent_state_key("eve")) is None
+    assert store.get(agent_state_key("bob"))
+    store.close()
 
 
 async def test_a_removal_takes_what_the_plugin_kept_and_waits_for_no_host(
@@ -226,9 +282,9 @@ async def test_a_removal_takes_what_the_plugin_kept_and_waits_for_no_host(
     async with Host(load_settings(loom.config)) as host:
         host.store.put(b"kv\0acme/greeter\0diary", b"secret thoughts")
         host.store.put(b"kv\0other/plugin\0key", b"stays")
-        loom("plugin", "remove", "greeter", code=1)
+        await asyncio.to_thread(loom, "plugin", "remove", "greeter", code=1)
         assert "greeter" in load_settings(loom.config).plugins
-    loom("plugin", "remove", "greeter")
+    await asyncio.to_thread(loom, "plugin", "remove", "greeter")
     async with Host(load_settings(loom.config)) as host:
         assert host.store.get(b"kv\0acme/greeter\0diary") is None
         assert host.store.get(b"kv\0other/plugin\0key") == b"stays"

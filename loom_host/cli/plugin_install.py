@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from loom_host.control import require_free
+from loom_host.discovery import find_manifests, first_party_root
 from loom_host.packages import Installer, Proposal, fingerprint
 from loom_host.packages.sources import fetch
 from loom_host.packages.trust import read_revocations, take_revocations
@@ -52,6 +54,7 @@ def run_install(arguments: argparse.Namespace) -> int:
         return _restore(installer, arguments)
     fetched = fetch(arguments.package, arguments.index, _progress)
     proposal = installer.propose(fetched, downgrade=arguments.downgrade)
+    _check_name(proposal)
     for line in proposal.words():
         print(line, file=sys.stderr)
     if proposal.needs_consent:
@@ -84,6 +87,17 @@ def _restore(installer: Installer, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_name(proposal: Proposal) -> None:
+    """Raises ConfigError where it would stand in for one of Loom's own."""
+    name = proposal.manifest.name
+    own = find_manifests([first_party_root()]).get(name)
+    if own is not None:
+        raise ConfigError(
+            f"{proposal.locked.id} is not installed: a plugin {name!r} comes with Loom ({own.id}); "
+            "its author must choose another name"
+        )
+
+
 def _ask(proposal: Proposal, arguments: argparse.Namespace) -> None:
     """Raises PermissionDenied where there is no consent."""
     name = proposal.manifest.name
@@ -111,8 +125,17 @@ def _progress(done: int, total: int) -> None:
         print(f"\r{done / 1e6:.1f}{whole} MB", end="", file=sys.stderr, flush=True)
 
 
-def run_remove(arguments: argparse.Namespace) -> int:
-    locked = Installer(settings_of(arguments.config)).remove(arguments.name)
+async def run_remove(arguments: argparse.Namespace) -> int:
+    from loom_host.agents.kept import Kept  # with the broker: not for every command
+
+    settings = settings_of(arguments.config)
+    await require_free(settings.host.runtime_dir)
+    kept = Kept(settings.host.data_dir)
+    created = [name for name, (own, _) in kept.load().items() if own.plugin == arguments.name]
+    theirs = [name for name, own in settings.agents.items() if own.plugin == arguments.name]
+    locked = Installer(settings).remove(arguments.name, [*created, *theirs])
+    for name in created:
+        kept.drop(name)
     if arguments.json:
         print_json({"name": arguments.name, "id": locked.id, "version": locked.version})
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,11 @@ class Installer:
             )
         return self.store.put(archive, locked)
 
-    def remove(self, name: str) -> Locked:
+    def remove(self, name: str, agents: Iterable[str] = ()) -> Locked:
         """Take away its files, its data and its entry; its key and highest version stay known.
+
+        Args:
+            agents: those that are its, whose state and logs go, too.
 
         Raises:
             ConfigError: no such plugin is installed.
@@ -137,7 +140,9 @@ class Installer:
         if locked is None:
             known = ", ".join(sorted(self.lock.plugins)) or "none"
             raise ConfigError(f"{name!r} is not installed; installed: {known}")
-        _erase_storage(self._settings.host.data_dir, locked.id)
+        prefixes = [keys.plugin_prefix(locked.id), keys.label_prefix(locked.id)]
+        prefixes += [keys.agent_prefix(agent) for agent in (name, *agents)]
+        _erase_storage(self._settings.host.data_dir, prefixes, keys.schema_key(locked.id))
         del self.lock.plugins[name]
         self.lock.save()
         self.store.remove(locked)
@@ -178,18 +183,19 @@ def _manifest_of(archive: Archive, source: str) -> Manifest:
     return manifest
 
 
-def _erase_storage(data_dir: Path, plugin_id: str) -> None:
+def _erase_storage(data_dir: Path, prefixes: Sequence[bytes], alone: bytes) -> None:
     """Delete what the plugin kept with the host, where anything was kept at all."""
     if not (data_dir / STORE).is_dir():
         return
     store, batch = store_at(data_dir), Batch()
     try:
-        for prefix in (keys.plugin_prefix(plugin_id), keys.label_prefix(plugin_id)):
+        for prefix in prefixes:
             for key, _ in store.scan(prefix):
                 batch.delete(key)
-        batch.delete(keys.schema_key(plugin_id))
+        batch.delete(alone)
         store.write(batch)
-        store.erase(keys.plugin_prefix(plugin_id))
+        for prefix in prefixes:
+            store.erase(prefix)
     finally:
         store.close()
 

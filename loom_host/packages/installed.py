@@ -25,12 +25,11 @@ def with_installed(settings: Settings) -> Settings:
     plugins, paths = dict(settings.plugins), list(settings.host.plugin_paths)
     for name, locked in load_lock(settings.lock_file).plugins.items():
         folder = store.folder(locked)
-        if not folder.is_dir() and name not in plugins:
+        if not folder.is_dir():
             continue  # `loom plugin install` brings it back; `loom check` tells
         own = plugins.get(name, PluginSettings())
         plugins[name] = own if own.allow else replace(own, allow=locked.grants)
-        if folder.is_dir():
-            paths.append(str(folder))
+        paths.append(str(folder))
     host = replace(settings.host, plugin_paths=tuple(paths))
     return replace(settings, plugins=plugins, host=host)
 
