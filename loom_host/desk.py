@@ -45,13 +45,17 @@ def card_of(name: str, parameters: Mapping[str, Any], life: int) -> Card:
 
 
 class Desk:
-    """One event of one agent. What it puts is not in the store before `batch` is written."""
+    """One event of one agent. What it puts is not in the store before `batch` is written.
 
-    def __init__(self, store: Store, card: Card) -> None:
+    Args:
+        known: the value of the agent's state, where it is known; None: it is read.
+    """
+
+    def __init__(self, store: Store, card: Card, known: bytes | None = None) -> None:
         self._card = card
         self._staged = Staged(store)
         self._key = card.key
-        self._read: bytes | None = None
+        self._read = known
         self._parts: list[tuple[PluginStore, PluginStore, int]] = []
         self.actions: list[Action] = []
         """What the agent wants done once the event is handled."""
@@ -60,6 +64,11 @@ class Desk:
     def _kept(self) -> bytes:
         if self._read is None:
             self._read = self._staged.get(self._key) or bytes(STATE_AT)
+        return self._read
+
+    @property
+    def known(self) -> bytes | None:
+        """The value of the state once this is committed; None where nobody asked for it."""
         return self._read
 
     @property

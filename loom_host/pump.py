@@ -169,6 +169,9 @@ class Pump:
 
     async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
         """As `placed`, for its plugin or whatever took its place."""
+        handle, instance = self.handle, self.handle.instance
+        if instance is not None and handle.serves and not instance.asleep and handle.slots.taken():
+            return handle, instance
         return await placed(lambda: self.handle)
 
     async def _deliver(

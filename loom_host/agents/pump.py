@@ -11,7 +11,6 @@ from loom_host.actions import Action
 from loom_host.bus import Delivery, MemoryBus, Subscription
 from loom_host.desk import Card, Desk, card_of
 from loom_host.handle import InFlight, PluginHandle
-from loom_host.handling import placed
 from loom_host.pump import Pump
 from loom_host.runtimes.base import PluginInstance
 from loom_host.settings import AgentSettings
@@ -27,6 +26,8 @@ from .mailbox import Inlet, Mailbox
 
 CROWDED_S = 0.005
 """Where too many wait for the plugin already: the event stays in the mailbox so much longer."""
+KNOWN_MAX = 4096
+"""Bytes of an agent's state that are kept in memory from one event to the next."""
 FAILED_LOOK_S = 0.25
 """How often a durable agent looks whether its failed plugin is back."""
 
@@ -66,6 +67,8 @@ class AgentPump(Pump):
         self._mailbox = Mailbox(who.settings.mailbox, self._journal)
         self._life = time.time_ns()
         self._card = self._make_card()
+        self._known: bytes | None = None
+        """The value of the agent's state: nobody else writes it while this runs."""
 
     @property
     def label(self) -> str:
@@ -153,7 +156,7 @@ class AgentPump(Pump):
     async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
         while True:
             try:
-                return await placed(lambda: self.handle)
+                return await super()._placed()
             except QuotaExceeded as error:
                 if error.quota != "concurrency":
                     raise
@@ -179,7 +182,7 @@ class AgentPump(Pump):
         """Handle it, then keep all that it wrote, and that it is handled, in one batch."""
         assert isinstance(subscription, Inlet)
         store = self._parts.store
-        desk = Desk(store, self._card)
+        desk = Desk(store, self._card, self._known)
         served = await self._handling.handle(
             handle, instance, self._own(delivery.event), label=self.label, agent=self._agent,
             desk=desk,
@@ -190,6 +193,8 @@ class AgentPump(Pump):
         if len(batch):
             await store.save(batch)
             desk.committed()
+        known = desk.known
+        self._known = known if known is not None and len(known) <= KNOWN_MAX else None
         if desk.actions:
             alone = replace(served, depth=0, chain=())  # it waits for nobody
             self._who.act(self.label, alone, desk.actions)

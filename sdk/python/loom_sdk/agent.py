@@ -47,23 +47,52 @@ class State(dict[str, Any]):
 
 
 class Turn:
-    """One agent's event in its handler's hands."""
+    """One agent's event in its handler's hands.
 
-    def __init__(self, agent: str, parameters: Mapping[str, Any]) -> None:
-        self.agent, self.parameters = agent, parameters
-        self.ephemeral: dict[str, Any] = {}
-        self.state = State()
-        self.kept = b""
-        """The state as it was before, as text."""
+    Args:
+        kept: the state as it was before, as text; it is read when the handler first looks.
+    """
+
+    def __init__(self, plugin: Agent, card: _Card, version: int, kept: bytes) -> None:
+        self.agent, self.parameters, self.ephemeral = card.agent, card.parameters, card.ephemeral
         self.actions: list[dict[str, Any]] = []
+        self._plugin, self._version, self._kept = plugin, version, kept
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """Raises ActionFailed where it is of another schema and cannot be migrated."""
+        if self._state is None:
+            self._state = _state_from(self._plugin, self._kept)
+            self._state.version = self._version
+        return self._state
+
+    def text(self) -> bytes | None:
+        """The state to be kept; None where it is as it was. Raises ActionFailed: not JSON."""
+        state = self._state
+        if state is None or not (state or self._kept):
+            return None
+        text = _text(self._plugin, state)
+        return None if text == self._kept else text
+
+
+class _Card:
+    """What stays the same from event to event of one agent, and what is ephemeral."""
+
+    def __init__(self, told: bytes) -> None:
+        card = json.loads(told)
+        self.told = told
+        self.agent: str = card["agent"]
+        self.parameters: Mapping[str, Any] = card["parameters"]
+        self.ephemeral: dict[str, Any] = {}
 
 
 class Turns:
     """Begins and ends the turns of all agents of one plugin object."""
 
     def __init__(self) -> None:
-        self._cards: dict[bytes, tuple[bytes, dict[str, Any], dict[str, Any]]] = {}
-        """By agent its card as text and as data, and what is ephemeral."""
+        self._cards: dict[bytes, _Card] = {}
+        """By agent."""
 
     def begin(self, plugin: Agent, record: bytes | None) -> Turn | None:
         """From what the host has under STATE, in three lines: the agent's card, the version of its
@@ -71,35 +100,33 @@ class Turns:
         if not record:
             return None
         told, version, kept = record.split(b"\n", 2)
-        turn = self._recall(told)
-        turn.state.version, turn.kept = int(version), kept
-        if kept:
-            found = json.loads(kept)
-            state = found["state"]
-            if found["schema"] != plugin.state_schema:
-                state = plugin.migrate(state, found["schema"])
-            turn.state.update(state)
-        return turn
+        return Turn(plugin, self._recall(told), int(version), kept)
 
-    def _recall(self, told: bytes) -> Turn:
+    def _recall(self, told: bytes) -> _Card:
         name = told[: told.find(b",")]  # the card begins with it
         known = self._cards.get(name)
-        if known is None or known[0] != told:
-            known = self._cards[name] = (told, json.loads(told), {})
-        card = known[1]
-        turn = Turn(card["agent"], card["parameters"])
-        turn.ephemeral = known[2]
-        return turn
+        if known is None or known.told != told:
+            known = self._cards[name] = _Card(told)
+        return known
 
-    def end(self, plugin: Agent, turn: Turn | None) -> Iterator[tuple[str, bytes]]:
+    def end(self, turn: Turn | None) -> Iterator[tuple[str, bytes]]:
         """What the handler leaves to be kept: keys and values."""
         if turn is None:
             return
-        text = _text(plugin, turn.state)
-        if text != turn.kept and (turn.state or turn.kept):
+        if (text := turn.text()) is not None:
             yield STATE, text
         if turn.actions:
             yield ACTIONS, json.dumps(turn.actions).encode()
+
+
+def _state_from(plugin: Agent, kept: bytes) -> State:
+    if not kept:
+        return State()
+    found = json.loads(kept)
+    state = found["state"]
+    if found["schema"] != plugin.state_schema:
+        state = plugin.migrate(state, found["schema"])
+    return State(state)
 
 
 def _text(plugin: Agent, state: State) -> bytes:

@@ -152,7 +152,7 @@ class Driver:
         port = self._ports[0]
         turn = context._turn = self._turns.begin(plugin, port.kv_get(STATE + event.id))
         getattr(plugin, bound.method)(context, event)
-        for key, value in self._turns.end(plugin, turn):
+        for key, value in self._turns.end(turn):
             port.kv_put(key + event.id, value)
 
     async def ahandle_event(self, bound: Bound, event: Event) -> None:
@@ -164,7 +164,7 @@ class Driver:
             return
         turn = context._turn = self._turns.begin(plugin, await port.kv_get(STATE + event.id))
         await getattr(plugin, bound.method)(context, event)
-        for key, value in self._turns.end(plugin, turn):
+        for key, value in self._turns.end(turn):
             await port.kv_put(key + event.id, value)
 
     def lifecycle(self, name: str) -> tuple[Any, Any, bool]:
