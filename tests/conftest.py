@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+# Plugins whose entry is `["python", ...]` run on this interpreter, with or without an active venv.
+os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
