@@ -26,6 +26,7 @@ from loom_host.runtimes.grpc.instance import GrpcInstance
 from loom_host.runtimes.grpc.process import describe_exit
 from loom_host.runtimes.grpc.runtime import GrpcRuntime
 from loom_host.runtimes.grpc.translate import STATUSES, from_grpc, to_status
+from loom_host.testing import real_host
 from loom_sdk import Call, Event, Item, QoS, Result
 from loom_sdk.errors import (
     TABLE,
@@ -36,6 +37,7 @@ from loom_sdk.errors import (
     ModelMissing,
     PermissionDenied,
     PluginCrashed,
+    PluginError,
     PluginLoadError,
     PluginUnhealthy,
     ProtocolMismatch,
@@ -702,3 +704,10 @@ def test_exit_codes_in_words() -> None:
     assert describe_exit(1) == "exit code 1"
     assert describe_exit(-signal.SIGSEGV) == "killed by SIGSEGV"
     assert re.fullmatch(r"killed by signal \d+", describe_exit(-200))
+
+
+async def test_an_answer_whose_bytes_are_no_message_is_told() -> None:
+    async with real_host(ROOT / "tests" / "broken" / "not-utf8-answer") as host:
+        (spec,) = host.plugins["not-utf8-answer"].manifest.capabilities
+        with pytest.raises(PluginError, match=r"no message of plugin\.proto"):
+            await host.invoke(spec.name, spec.examples[0]["arguments"])

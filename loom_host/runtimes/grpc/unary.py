@@ -38,7 +38,8 @@ class Unary:
         request = wire.call_to_proto(call)
         limit, sent = self._spec.quotas.output_bytes, 0
         async with self._in_flight(lambda: self._stub.Invoke(request, **self._with)) as rpc:
-            async for message in rpc:
+            async for answer in rpc:
+                message = self._readable(answer, call.capability)
                 sent += wire.size_of(message)
                 if sent > limit:
                     raise output_exceeded(self._spec.id, limit, sent)
@@ -52,12 +53,13 @@ class Unary:
     async def handle_event(self, event: Event) -> int:
         request = wire.event_to_proto(event)
         async with self._in_flight(lambda: self._stub.HandleEvent(request, **self._with)) as rpc:
-            return wire.response_from_proto(await rpc)
+            return wire.response_from_proto(self._readable(await rpc, event.topic))
 
     async def health(self) -> Any:
         """A child without Health is believed to be well."""
         try:
-            return await self._stub.Health(pb.HealthRequest(), **self._with)
+            status = await self._stub.Health(pb.HealthRequest(), **self._with)
+            return self._readable(status, "Health")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return pb.HealthStatus(healthy=True)
@@ -65,6 +67,16 @@ class Unary:
 
     async def shutdown(self, grace_ms: int) -> None:
         await self._stub.Shutdown(pb.ShutdownRequest(grace_ms=grace_ms), **self._with)
+
+    def _readable(self, message: Any, what: str) -> Any:
+        """Raises PluginError for None, which grpc.aio gives where it cannot parse a message."""
+        if message is None:
+            raise PluginError(
+                f"{self._spec.id} answered {what} with bytes that are no message of plugin.proto: "
+                "send what the proto says, and text in UTF-8",
+                plugin_id=self._spec.id,
+            )
+        return message
 
     def works_on(self, call_id: str) -> bool:
         return False  # it reports its calls only where it is asked

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from loom_sdk.errors import PluginLoadError
@@ -48,8 +50,19 @@ def ensure_component(folder: Path, entry: str, cache_dir: Path) -> Path:
     digest = inputs_hash(folder, entry, wit)
     out = cache_dir / f"{shipped.stem}-{digest[:16]}.wasm"
     if not (out.is_file() and _recorded(out) == digest):
-        build_component(folder, entry, out, wit)
+        with _alone(out):
+            if not (out.is_file() and _recorded(out) == digest):
+                build_component(folder, entry, out, wit)
     return out
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One build of a component at a time on this machine; the second finds it built."""
+    out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with out.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def built_path(folder: Path, entry: str) -> Path:
