@@ -16,13 +16,15 @@ import pytest
 from loom_host.discovery import find_manifests
 from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
-from loom_host.runtimes.native import NativeInstance, NativeRuntime
+from loom_host.runtimes.native import NativeInstance, NativeRuntime, ThreadPort
+from loom_host.runtimes.threads import Worker
 from loom_sdk import AsyncContext, Call, Event, Item, Plugin, capability
 from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import (
     ActionFailed,
     CapabilityNotFound,
+    DeadlineExceeded,
     InvalidArguments,
     PluginLoadError,
     QuotaExceeded,
@@ -322,3 +324,26 @@ async def test_what_a_plugin_awaits_may_be_cancelled_without_its_caller() -> Non
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_thread_whose_call_was_given_up_changes_nothing_more(given_up: bool) -> None:
+    host, worker = Host(), Worker("test")
+    port = ThreadPort(host, asyncio.get_running_loop())
+    told: list[str] = []
+
+    def late() -> None:
+        time.sleep(0.05)
+        try:
+            port.kv_put("key", b"value")
+            told.append("kept")
+        except DeadlineExceeded as error:
+            told.append(error.message)
+
+    job = worker.submit(late)
+    if given_up:
+        job.future.cancel()
+    await until(lambda: told)
+    worker.stop()
+    assert (await host.kv_get("key")) == (None if given_up else b"value")
+    assert ("gave this call up" in told[0]) is given_up

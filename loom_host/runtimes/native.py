@@ -10,22 +10,41 @@ import asyncio
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loom_host.quotas import HELD_BY_HOST
 from loom_sdk import Call, Event, Plugin, Result
 from loom_sdk.bridge import Bridge
 from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
-from loom_sdk.errors import ActionFailed, LoomError, PluginLoadError, QuotaExceeded
+from loom_sdk.errors import (
+    ActionFailed,
+    DeadlineExceeded,
+    LoomError,
+    PluginLoadError,
+    QuotaExceeded,
+)
 
 from .base import Declaration, HostServices, PluginSpec, Usage
 from .json_copy import json_copy
-from .threads import Worker
+from .threads import Worker, at_work
+
+T = TypeVar("T")
 
 UNENFORCED = "unenforced: native code shares the host's process"
+
+
+class ThreadPort(Bridge):
+    """The port of the threads: it does nothing more for a call that the host has given up."""
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        job = at_work.get()
+        if job is not None and job.given_up:
+            work.close()
+            raise DeadlineExceeded("the host gave this call up: it does nothing more for it")
+        return super()._wait(work)
 
 
 class NativeInstance:
@@ -35,7 +54,7 @@ class NativeInstance:
 
     def __init__(self, spec: PluginSpec, plugin: Plugin, services: HostServices) -> None:
         identity = Identity(spec.id, spec.data_dir, spec.cache_dir, spec.grants)
-        bridge = Bridge(services, asyncio.get_running_loop())
+        bridge = ThreadPort(services, asyncio.get_running_loop())
         self._spec = spec
         self._driver = Driver(plugin, identity, bridge, services)
         self._idle: list[Worker] = []

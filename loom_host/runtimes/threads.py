@@ -11,6 +11,9 @@ from typing import Any
 
 from loom_sdk.errors import ActionFailed
 
+at_work: contextvars.ContextVar[Job | None] = contextvars.ContextVar("at_work", default=None)
+"""The job of this thread, and of what it started."""
+
 
 class Job:
     """One piece of work in a worker's thread; made and awaited on the loop."""
@@ -20,6 +23,7 @@ class Job:
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work, self._loop = work, asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._context.run(at_work.set, self)
         self._returned = False
         self._waiter: asyncio.Future[None] | None = None
         self.future: asyncio.Future[Any] = self._loop.create_future()
@@ -49,6 +53,11 @@ class Job:
             failed = ActionFailed(f"the plugin raised {failed!r}")
         self.future.set_exception(failed)
         self.future.exception()  # an abandoned call's error is nobody's to fetch
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.future.cancelled()
 
     @property
     def returned(self) -> bool:
