@@ -109,4 +109,4 @@ class Desk:
     def committed(self) -> None:
         """After the batch was written: count it."""
         for real, part, before in self._parts:
-            real.grow(part.used() - before)
+            real.committed(part, before)

@@ -12,6 +12,7 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 
 from loom_host import Host
+from loom_host.desk import Desk, card_of
 from loom_host.storage import (
     Batch,
     MemoryStore,
@@ -196,6 +197,25 @@ def test_a_newer_release_is_told_both_versions_and_says_when_it_is_done(
     assert (new.schema(), new.keys(""), new.used()) == (3, ["k"], 2)
     with pytest.raises(StorageError, match="version 3"):
         PluginStore(store, "a/p", 100).get("k")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_migration_in_an_agents_event_holds_once_the_event_is_kept(
+    store: Store, kept: bool
+) -> None:
+    PluginStore(store, "acme/diary", 1000).put("a", b"old")
+    newer = PluginStore(store, "acme/diary", 1000, version=2)
+    desk = Desk(store, card_of("ann", {}, 1))
+    keys = desk.keys_of(newer)
+    keys.put("a", b"converted")
+    keys.put(SCHEMA_KEY, b"2")
+    assert newer.schema() == 1
+    if kept:
+        store.write(desk.batch())
+        desk.committed()
+    assert newer.schema() == PluginStore(store, "acme/diary", 1000, version=2).schema()
+    assert newer.schema() == (2 if kept else 1)
+    assert newer.used() == len(b"a") + len(b"converted" if kept else b"old")
 
 
 def test_data_without_a_version_is_of_the_first(store: Store) -> None:

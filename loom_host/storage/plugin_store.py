@@ -57,9 +57,14 @@ class PluginStore:
         part._store, part._used = store, self.used()
         return part
 
-    def grow(self, by: int) -> None:
-        """Count bytes that were written past this object."""
-        self._used = self.used() + by
+    def committed(self, part: PluginStore, before: int) -> None:
+        """What was put in `part`, of `over`, is in this one's store now.
+
+        Args:
+            before: bytes that the part used when it was made.
+        """
+        self._used = self.used() + part.used() - before
+        self._stored = part._stored
 
     def schema(self) -> int:
         """Version of the data that is stored, 0 where there is none yet."""
