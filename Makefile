@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage lint bench soak proto install models wasm clean
+.PHONY: demo test coverage lint bench soak proto api install models wasm clean
 
 demo: install models wasm
 	$(BIN)/loom demo
@@ -49,6 +49,9 @@ wasm: install
 
 proto: install
 	$(BIN)/python -m tools.proto
+
+api: install
+	$(BIN)/python -m tools.api
 
 clean:
 	rm -rf $(VENV) build dist

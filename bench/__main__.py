@@ -11,7 +11,7 @@ from .table import Row, show
 
 GROUPS = (
     "bus", "agents", "invoke", "router", "wasm_tier",
-    "grpc_tier", "startup", "voice", "storage", "memory",
+    "grpc_tier", "startup", "voice", "storage", "memory", "tutorial",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results.json"
 

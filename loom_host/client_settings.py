@@ -12,7 +12,7 @@ from .settings import ClientSettings
 from .tables import check_keys, like, texts
 
 _DEFAULTS = Quotas(concurrency=4)
-_QUOTAS = ("deadline_ms", "concurrency", "rate", "output_bytes")
+QUOTAS = ("deadline_ms", "concurrency", "rate", "output_bytes")
 
 
 def client_of(name: str, table: Mapping[str, Any], where: str) -> ClientSettings:
@@ -24,7 +24,7 @@ def client_of(name: str, table: Mapping[str, Any], where: str) -> ClientSettings
         if not isinstance(value, Mapping):
             raise ConfigError(f"{place} {key} must be a table, not {value!r}")
     check_keys(allow, ("invoke",), f"{place} allow")
-    check_keys(quotas, _QUOTAS, f"{place} quotas")
+    check_keys(quotas, QUOTAS, f"{place} quotas")
     try:
         limits_of(quotas)
     except ValueError as error:

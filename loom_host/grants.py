@@ -6,9 +6,7 @@ A permission is written `kind:value`, such as `publish:notes` or `network:https:
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +17,7 @@ from loom_sdk.errors import PermissionDenied
 from loom_sdk.topics import covers, matches
 
 from . import folders, sockets
+from .allow_lines import allow_lines
 from .manifest import Manifest
 
 KINDS = (
@@ -80,7 +79,7 @@ def grant(name: str, manifest: Manifest, allow: Allow) -> Grants:
 
 def _both(kind: str, wanted: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
     both = [ask for ask in wanted if any(_fits(kind, p, ask) for p in patterns)]
-    both += [p for p in patterns if p not in both and any(_narrows(kind, p, a) for a in wanted)]
+    both += [p for p in patterns if p not in both and any(narrows(kind, p, a) for a in wanted)]
     return tuple(both)
 
 
@@ -91,7 +90,7 @@ def missing(manifest: Manifest, grants: Grants) -> list[tuple[str, str]]:
         for kind, values in asked_for(manifest).items()
         for value in values
         if not any(
-            _fits(kind, granted, value) or _narrows(kind, granted, value)
+            _fits(kind, granted, value) or narrows(kind, granted, value)
             for granted in grants.allowed.get(kind, ())
         )
     ]
@@ -111,27 +110,19 @@ def line_to_allow(grants: Grants, kind: str, value: str) -> str:
     """
     old = grants.written.get(kind, ())
     lists = {**grants.written, kind: old if value in old else (*old, value)}
-    pairs = (f"{k} = [{', '.join(map(_quoted, values))}]" for k, values in lists.items())
-    name = grants.plugin if _BARE.fullmatch(grants.plugin) else _quoted(grants.plugin)
-    line = f"[plugins.{name}]\nallow = {{ {', '.join(pairs)} }}"
+    line = allow_lines(grants.plugin, lists)
     would = _both(kind, grants.asked.get(kind, ()), lists[kind])
     if any(_fits(kind, pattern, value) for pattern in would):
         return line
     ask = _ASK.get(kind, f"[permissions] {kind}")
-    return f"{line}\n# and {name}'s plugin.toml must ask for it, under {ask}"
+    return f"{line}\n# and {grants.plugin}'s plugin.toml must ask for it, under {ask}"
 
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ASK = {
     "subscribe": "[[events.subscribes]] topic",
     "publish": "[events] publishes",
     "provide": "[[capability]] name",
 }
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML: JSON's, where DEL is escaped, too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _fits(kind: str, pattern: str, value: str) -> bool:
@@ -146,7 +137,7 @@ def _fits(kind: str, pattern: str, value: str) -> bool:
     return value == pattern or fnmatchcase(value, pattern)
 
 
-def _narrows(kind: str, allowed: str, ask: str) -> bool:
+def narrows(kind: str, allowed: str, ask: str) -> bool:
     """Whether what the operator wrote is a part of what was asked for."""
     if kind == "network" and not sockets.is_socket(allowed):
         return _network_covers(ask, allowed, inward=True)

@@ -230,7 +230,7 @@ class Host:
         """Put a new instance in a plugin's place, or `other` plugin; no call or event is lost.
 
         Returns when the old one has ended what it had in hand; a caller that is cancelled does
-        not break the swap off. See docs/EXTENSIBILITY.md.
+        not break the swap off. See docs/LIVE.md.
 
         Args:
             tier, config: how the new one runs; what they do not name stays as it is.

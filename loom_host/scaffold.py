@@ -13,36 +13,10 @@ from loom_sdk.errors import ConfigError
 from .discovery import bundle
 from .editor_schemas import plugin_schema
 from .manifest import load_manifest
+from .templates import Template, find
 
-LANGUAGES = ("python", "javascript", "c", "zig")
-KINDS = ("tool", "agent", "stt", "tts", "source")
-TIERS = ("wasm", "grpc", "native")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_FOLDERS = {"javascript": "wasm-js", "c": "wasm-c", "zig": "wasm-zig"}
-_TOOLCHAINS = {
-    "javascript": "Node.js 20 (apt install nodejs npm) and `loom plugin build`",
-    "c": "pip install 'loom-host[build]'",
-    "zig": "pip install 'loom-host[build]'",
-}
-_SUITE = '''"""Every example in plugin.toml gives what it says, in a real host."""
-
-import asyncio
-import tomllib
-from pathlib import Path
-
-HERE = Path(__file__).parent
-
-
-def test_its_examples_hold(loom_host):
-    async def run():
-        async with loom_host(HERE) as host:
-            for table in tomllib.loads((HERE / "plugin.toml").read_text())["capability"]:
-                for example in table.get("examples", ()):
-                    answer = await host.invoke(table["name"], example["arguments"])
-                    assert answer.output == example["output"]
-
-    asyncio.run(run())
-'''
+_IGNORED = "__pycache__/\nbuild/\nnode_modules/\ntarget/\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +34,11 @@ class Wish:
         for word in (self.name, self.publisher):
             if not _NAME.fullmatch(word):
                 raise ConfigError(f"{word!r}: lower case letters and digits, with single dashes")
-        if self.lang == "python":
-            if self.kind == "source" and self.tier == "wasm":
-                raise ConfigError("a source runs by itself, which no wasm guest does: --tier grpc")
-            return
-        if (self.tier, self.kind) != ("wasm", "tool"):
-            raise ConfigError(
-                f"there is no template for a {self.kind} in {self.lang} for the {self.tier} tier; "
-                f"{self.lang} has: --tier wasm --type tool; Python has all"
-            )
+        self.template()
+
+    def template(self) -> Template:
+        """Raises ConfigError that says what there is."""
+        return find(self.lang, self.tier, self.kind)
 
 
 def create(wish: Wish, folder: Path) -> list[Path]:
@@ -80,13 +50,14 @@ def create(wish: Wish, folder: Path) -> list[Path]:
     wish.check()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already: choose another --dir, or remove it")
-    texts = _python(wish) if wish.lang == "python" else _other(wish)
-    folder.mkdir(parents=True, exist_ok=True)
+    texts = _texts(wish)
     for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (folder / "plugin.schema.json").write_text(json.dumps(plugin_schema(), indent=1) + "\n")
+    (folder / ".gitignore").write_text(_IGNORED)
     (folder / "README.md").write_text(_readme(wish, folder))
-    return sorted(folder.iterdir())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _templates() -> Path:
@@ -94,37 +65,58 @@ def _templates() -> Path:
     return packaged if packaged.is_dir() else bundle("sdk") / "templates"
 
 
-def _python(wish: Wish) -> dict[str, str]:
+def _texts(wish: Wish) -> dict[str, str]:
+    """The files of its template, filled in, by their path in the project."""
     stem = wish.name.replace("-", "_")
+    template = wish.template()
     words = {
         "name": wish.name,
         "publisher": wish.publisher,
         "tier": wish.tier,
+        "entry": template.entry,
+        "memory": "64MiB" if wish.tier == "wasm" else "192MiB",
         "module": f"{stem}_plugin",
         "class": "".join(part.capitalize() for part in wish.name.split("-")),
     }
-    source = _templates() / f"python-{wish.kind}"
-    names = {"plugin.py.in": f"{stem}_plugin.py", "test_plugin.py.in": f"test_{stem}.py"}
-    return {
-        names.get(path.name, path.name): filled(path.read_text(), words)
-        for path in sorted(source.iterdir())
-        if path.is_file()
-    }
+    names = {"plugin.py": f"{stem}_plugin.py", "test_plugin.py": f"test_{stem}.py"}
+    texts: dict[str, str] = {}
+    for folder in (_templates() / name for name in template.folders):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix().removesuffix(".in")
+            texts[names.get(name, name)] = filled(_own(path.read_text(), wish), words)
+    if "package.json" in texts:
+        texts["package-lock.json"] = _package_lock(wish)
+    return texts
 
 
-def _other(wish: Wish) -> dict[str, str]:
-    texts = {p.name: p.read_text() for p in sorted((_templates() / _FOLDERS[wish.lang]).iterdir())}
-    texts = {
-        name: text.replace("acme/greeter", f"{wish.publisher}/{wish.name}").replace(
-            "greeter.greet", f"{wish.name}.greet"
-        )
-        for name, text in texts.items()
-    }
-    head = "[plugin]\n"
-    schema = f"#:schema ./plugin.schema.json\n{head}"
-    licence = 'license = "MIT"\n\n[[capability]]'
-    manifest = texts["plugin.toml"].replace(head, schema, 1).replace("\n[[capability]]", licence, 1)
-    return texts | {"plugin.toml": manifest, f"test_{wish.name.replace('-', '_')}.py": _SUITE}
+def _own(text: str, wish: Wish) -> str:
+    """Of the templates that are plugins themselves and can be copied by hand."""
+    if 'id = "acme/greeter"' in text:
+        text = text.replace("[plugin]\n", "#:schema ./plugin.schema.json\n[plugin]\n", 1)
+        text = text.replace("\n[[capability]]", 'license = "MIT"\n\n[[capability]]', 1)
+    text = text.replace("acme/greeter", f"{wish.publisher}/{wish.name}")
+    return text.replace("greeter.greet", f"{wish.name}.greet")
+
+
+def _package_lock(wish: Wish) -> str:
+    """That of the JavaScript SDK, since a new plugin has the packages of the SDK and no others."""
+    lock = json.loads((_js_sdk() / "package-lock.json").read_text())
+    own = {"name": wish.name, "version": "0.1.0"}
+    lock |= own
+    lock["packages"][""] |= own | {"license": "MIT"}
+    return json.dumps(lock, indent=2) + "\n"
+
+
+def _js_sdk() -> Path:
+    packaged = bundle("js")
+    return packaged if packaged.is_dir() else bundle("sdk") / "js"
+
+
+def _build_line(wish: Wish) -> str:
+    if wish.lang == "python" and wish.tier != "wasm":
+        return ""
+    why = "for the wasm tier" if wish.tier == "wasm" else "its test does so by itself"
+    return f"    loom plugin build .         # once more after each change, {why}\n"
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
@@ -141,12 +133,13 @@ def _readme(wish: Wish, folder: Path) -> str:
         f"{kind} = true" if kind == "storage" else f"{kind} = {json.dumps(list(values))}"
         for kind, values in asked.items()
     )
-    needs = _TOOLCHAINS.get(wish.lang)
+    template = wish.template()
     words = {
         "name": wish.name,
         "description": manifest.description,
         "folder": str(folder.resolve()),
         "allow": f"    allow = {{ {allow} }}",
-        "needs": f"Building it needs {needs}.\n" if needs else "",
+        "needs": f"Building it needs {template.toolchain}.\n" if template.toolchain else "",
+        "build": _build_line(wish),
     }
     return filled((_templates() / "README.md.in").read_text(), words)

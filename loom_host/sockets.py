@@ -34,9 +34,17 @@ def tcp_port(text: str) -> int:
     return port
 
 
+def is_wide(text: str) -> bool:
+    """Whether it asks for whichever port or path the operator names. As a grant it opens none."""
+    return text.endswith(":*") if text.startswith("tcp:") else "*" in text
+
+
 def check_ask(text: str) -> None:
     """Raises ValueError unless a plugin may ask so for a socket."""
-    unix_path(text) if text.startswith("unix:") else tcp_port(text)
+    if text.startswith("unix:"):
+        unix_path(text)
+    else:
+        tcp_port(f"{text[:-1]}1" if is_wide(text) else text)
 
 
 def covers(pattern: str, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from loom_sdk.errors import PluginLoadError
 
+from .builds import build_plugin
 from .config import load_settings, merge
 from .discovery import code_hash
 from .grants import asked_for
@@ -25,6 +27,7 @@ async def real_host(
     config: Mapping[str, Any] | None = None,
     allow: Mapping[str, list[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
+    build: bool = False,
 ) -> AsyncIterator[Host]:
     """A running host with the plugin of this folder, and data in a temporary one.
 
@@ -34,13 +37,16 @@ async def real_host(
         config: the plugin's settings.
         allow: permissions; default: all that the manifest asks for, except the network.
         settings: further tables of `loom.toml`.
+        build: first do what `loom plugin build` does, unless that is up to date.
 
     Raises:
         LoomError: the plugin did not start; the message tells why.
     """
     manifest = _manifest(folder)
+    if build:
+        await asyncio.to_thread(build_plugin, manifest.folder)
     with tempfile.TemporaryDirectory(prefix="loom-test-") as place:
-        own = _tables(manifest, place) | {
+        own = _tables(manifest, tier or manifest.tier, place) | {
             "plugins": {manifest.name: _table(manifest, tier, config, allow)}
         }
         async with Host(load_settings(None, merge(own, settings or {}))) as host:
@@ -54,8 +60,10 @@ def _manifest(folder: Path | str) -> Manifest:
     return load_manifest(Path(folder).absolute() / "plugin.toml")
 
 
-def _tables(manifest: Manifest, place: str) -> dict[str, Any]:
-    folders = {f"{name}_dir": f"{place}/{name}" for name in ("data", "cache", "runtime")}
+def _tables(manifest: Manifest, tier: str, place: str) -> dict[str, Any]:
+    # What was compiled for the wasm tier is kept for the next test, as in every host.
+    own = ("data", "runtime") if tier == "wasm" else ("data", "runtime", "cache")
+    folders = {f"{name}_dir": f"{place}/{name}" for name in own}
     return {
         "host": {"plugin_paths": [str(manifest.folder)], "control": False} | folders,
         "telemetry": {"log_level": "error"},

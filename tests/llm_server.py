@@ -187,7 +187,8 @@ def ask(server_url: str, *calls: dict[str, Any], port: FakePort | None = None, *
                     request = Call("llm.chat", {"messages": HELLO} | call, remaining_ms=20_000)
                     results.append(await driver.ainvoke(driver.capability("llm.chat"), request))
             except BaseException:
-                await plugin.stop(context)
+                if stopping := plugin.stop(context):
+                    await stopping
                 raise
         return results
 

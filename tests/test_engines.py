@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from loom_sdk.engines import MAX_CHARS, Factor, Message, check_text, checked_pcm
 from loom_sdk.errors import InvalidArguments
 from loom_sdk.schema import schema_of
+from loom_sdk.schema_refs import inlined
 
 
 @given(st.binary(max_size=64), st.sampled_from(["", "audio/pcm", "audio/pcm; rate=16000; a=b"]))
@@ -40,7 +41,7 @@ def test_a_text_may_be_as_long_as_the_limit_and_no_longer() -> None:
 
 def test_the_shared_types_have_the_schema_that_callers_see() -> None:
     assert schema_of(Factor) == {"type": "number", "minimum": 0.5, "maximum": 2.0}
-    message = schema_of(Message)
+    message = inlined(schema_of(Message))
     assert message["properties"]["role"] == {"enum": ["system", "user", "assistant", "tool"]}
     assert message["properties"]["content"] == {"type": "string"}
     assert message["required"] == ["content", "role"]

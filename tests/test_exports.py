@@ -21,8 +21,8 @@ PROMISED = {
         "Runtime", "Usage", "serving",
     ],
     "loom_sdk": [
-        "Agent", "AsyncContext", "Call", "Context", "Event", "Item", "Plugin", "QoS", "Result",
-        "capability", "on_event", "tool",
+        "Agent", "AsyncContext", "Call", "Context", "Event", "Field", "Item", "Plugin", "QoS",
+        "Result", "capability", "on_event", "tool",
     ],
 }  # fmt: skip
 

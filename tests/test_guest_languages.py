@@ -260,7 +260,7 @@ async def test_the_templates_greet_and_the_documents_show_them(ending: str, tmp_
     if ending == "js" and (why := _js_missing()):
         pytest.skip(why)
     folder = ROOT / "sdk" / "templates" / f"wasm-{ending}"
-    shown = (ROOT / "docs" / "EXTENSIBILITY.md").read_text()
+    shown = (ROOT / "docs" / "LANGUAGES.md").read_text()
     assert f"```{ending}\n{(folder / f'main.{ending}').read_text()}```" in shown
     tables = host_tables(tmp_path)
     tables["host"] |= {"plugin_paths": [str(folder)], "cache_dir": str(default_folder().parent)}

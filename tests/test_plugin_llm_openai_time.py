@@ -101,7 +101,9 @@ async def cancelled(server: Server) -> None:
     await asyncio.wait([task])
     assert task.cancelled()
     assert await asyncio.to_thread(server.left.wait, 5), "the server still writes"
-    await plugin.stop(context)
+    stopping = plugin.stop(context)
+    assert stopping is not None
+    await stopping
 
 
 async def test_cancelling_a_call_closes_its_connection(server: Server) -> None:

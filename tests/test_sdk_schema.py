@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Optional, TypedDict
+from enum import Enum, Flag, IntEnum
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    Required,
+    TypedDict,
+)
 
 import jsonschema_rs
 import pytest
@@ -16,6 +27,7 @@ from loom_sdk import Context, Plugin, Result, capability
 from loom_sdk.errors import ManifestError
 from loom_sdk.plugin import declared_capabilities
 from loom_sdk.schema import coercions, description, input_schema, output_schema, schema_of
+from loom_sdk.schema_refs import inlined
 
 
 @dataclass
@@ -27,6 +39,71 @@ class Place:
 class Options(TypedDict, total=False):
     depth: int
 
+
+class Color(Enum):
+    """Of a lamp."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(IntEnum):
+    SMALL = 1
+    LARGE = 2
+
+
+class Permission(Flag):
+    READ = 1
+
+
+class Opaque(Enum):
+    PAIR = (1, 2)
+
+
+class Point(NamedTuple):
+    x: float
+    y: float = 0.0
+
+
+class Late(TypedDict):
+    """Its annotations are texts, as `from __future__` makes them."""
+
+    a: int
+    b: NotRequired[int]
+    c: NotRequired[Annotated[str, "Why."]]
+
+
+class Partly(TypedDict, total=False):
+    a: Required[Annotated[int, "How many."]]
+    b: int
+
+
+@dataclass
+class Journey:
+    """From one place to another.
+
+    Attributes:
+        start: Where from.
+    """
+
+    start: Place
+    stops: list[Place] = field(default_factory=list)
+    mode: Literal["rail", "road"] = "rail"
+    options: Options | None = None
+    seen: int = field(default=0, init=False)
+
+
+@dataclass
+class Tree:
+    branches: list[Tree]
+
+
+@dataclass
+class Forest:
+    trees: dict[str, Tree]
+
+
+UserId = NewType("UserId", int)
 
 TABLE: list[tuple[Any, dict[str, Any]]] = [
     (str, {"type": "string"}),
@@ -57,6 +134,46 @@ TABLE: list[tuple[Any, dict[str, Any]]] = [
     (Annotated[int, "How many.", {"minimum": 0}, 5], {
         "type": "integer", "description": "How many.", "minimum": 0,
     }),
+    (set[int], {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}),
+    (frozenset[str], {"type": "array", "items": {"type": "string"}, "uniqueItems": True}),
+    (list[None], {"type": "array", "items": {"type": "null"}}),
+    (tuple[()], {"type": "array", "minItems": 0, "maxItems": 0}),
+    (UserId, {"type": "integer"}),
+    (Color, {"enum": ["red", "blue"], "description": "Of a lamp."}),
+    (Size, {"enum": [1, 2]}),
+    (Literal[Color.RED, "green"], {"enum": ["red", "green"]}),
+    (dict[Literal["a", "b"], int], {
+        "type": "object", "additionalProperties": {"type": "integer"},
+        "propertyNames": {"enum": ["a", "b"]},
+    }),
+    (dict[Annotated[str, {"pattern": "^x-"}], Any], {
+        "type": "object", "additionalProperties": {},
+        "propertyNames": {"type": "string", "pattern": "^x-"},
+    }),
+    (Annotated[list[Annotated[int, {"minimum": 0}]] | None, "Counts."], {
+        "anyOf": [{"type": "array", "items": {"type": "integer", "minimum": 0}}, {"type": "null"}],
+        "description": "Counts.",
+    }),
+    (Point, {
+        "type": "array", "minItems": 1, "maxItems": 2,
+        "prefixItems": [{"title": "x", "type": "number"}, {"title": "y", "type": "number"}],
+    }),
+    (Late, {
+        "type": "object",
+        "description": "Its annotations are texts, as `from __future__` makes them.",
+        "properties": {
+            "a": {"type": "integer"}, "b": {"type": "integer"},
+            "c": {"type": "string", "description": "Why."},
+        },
+        "required": ["a"], "additionalProperties": False,
+    }),
+    (Partly, {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer", "description": "How many."}, "b": {"type": "integer"},
+        },
+        "required": ["a"], "additionalProperties": False,
+    }),
     (Place, {
         "type": "object",
         "properties": {
@@ -79,10 +196,65 @@ def test_schema_of(hint: Any, schema: dict[str, Any]) -> None:
     jsonschema_rs.validator_for(schema)
 
 
-@pytest.mark.parametrize("hint", [object, bytes, set[int], complex, Plugin])
+@pytest.mark.parametrize(
+    "hint", [object, bytes, complex, Plugin, list[bytes], dict[int, str], Permission, Opaque]
+)
 def test_what_has_no_json_form_is_told(hint: Any) -> None:
     with pytest.raises(ManifestError, match="no JSON Schema for"):
         schema_of(hint)
+
+
+def test_records_within_others_stand_once_in_defs() -> None:
+    schema = schema_of(Journey)
+    assert schema["properties"]["start"] == {"$ref": "#/$defs/Place", "description": "Where from."}
+    assert schema["properties"]["stops"]["items"] == {"$ref": "#/$defs/Place"}
+    assert list(schema["$defs"]) == ["Place", "Options"]
+    assert schema["description"] == "From one place to another."
+    assert schema["required"] == ["start"]
+    assert schema["properties"]["mode"]["default"] == "rail"
+    validator = jsonschema_rs.validator_for(schema)
+    assert validator.is_valid({"start": {"city": "Ulm"}, "options": {"depth": 1}})
+    assert not validator.is_valid({"start": {"town": "Ulm"}})
+
+
+def test_inlined_is_the_same_schema_without_references() -> None:
+    schema = inlined(schema_of(Journey))
+    assert "$defs" not in schema
+    assert schema["properties"]["start"]["properties"] == schema_of(Place)["properties"]
+    assert schema["properties"]["start"]["description"] == "Where from."
+
+
+@pytest.mark.parametrize("hint", [Tree, list[Tree], Forest])
+def test_a_type_that_refers_to_itself_is_refused_with_what_to_do(hint: Any) -> None:
+    with pytest.raises(ManifestError, match=r"Tree refers to itself.*dict\[str, Any\]"):
+        schema_of(hint)
+
+
+def test_two_types_of_one_name_are_refused() -> None:
+    with pytest.raises(ManifestError, match="two types of one schema are called Place: rename"):
+        schema_of(tuple[Place, _other_place()])  # type: ignore[misc]  # made at run time
+
+
+def _other_place() -> Any:
+    @dataclass
+    class Place:
+        town: str
+
+    return Place
+
+
+def test_a_hint_that_cannot_be_read_is_told_with_its_method() -> None:
+    def late(self: Any, ctx: Any, place: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(ManifestError, match=r"late: its type hints.*'Nowhere'.*TYPE_CHECKING"):
+        input_schema(late)
+
+
+def test_an_error_names_the_method_and_the_parameter() -> None:
+    def send(self: Any, ctx: Any, raw: bytes) -> None: ...
+
+    with pytest.raises(ManifestError, match=r"send\(raw\): no JSON Schema for <class 'bytes'>"):
+        input_schema(send)
 
 
 HINTS = st.recursive(
@@ -140,7 +312,7 @@ def test_input_schema() -> None:
     assert list(properties) == ["city", "place", "units", "days", "free"]
     assert properties["city"] == {"type": "string", "description": "Its name."}
     assert properties["units"] == {"enum": ["c", "f"], "default": "c"}
-    assert properties["days"]["description"] == "How many"
+    assert properties["days"]["description"] == "How many to look ahead."
     assert "default" not in properties["days"]
     assert properties["free"] == {"default": 1}
     assert input_schema(Weather.bare) == {
@@ -159,9 +331,10 @@ def test_description_is_the_first_paragraph_on_one_line() -> None:
     assert description(Weather.bare) == ""
 
 
-def test_coercions_build_dataclasses() -> None:
-    ((name, build),) = coercions(Weather.get).items()
-    assert (name, build({"city": "Ulm"})) == ("place", Place("Ulm"))
+def test_only_what_is_not_json_itself_is_converted() -> None:
+    builds = coercions(Weather.get)
+    assert list(builds) == ["place", "days"]
+    assert builds["place"]({"city": "Ulm"}) == Place("Ulm")
 
 
 def test_a_declared_capability_carries_all_of_it() -> None:

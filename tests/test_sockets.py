@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from loom_host import sockets
 from loom_host.grants import grant, missing
 from loom_host.manifest import Permissions
+from loom_host.runtimes.grpc.reach import reach_of
 from tests.hosting import handle_of
 
 
@@ -62,3 +63,13 @@ def test_sockets_are_granted_as_asked_and_allowed() -> None:
     assert "network" not in grant("p", manifest, {"network": ("*",)}).allowed or not any(
         map(sockets.is_socket, grant("p", manifest, {"network": ("*",)}).allowed["network"])
     )
+
+
+def test_a_plugin_may_ask_for_any_port_and_is_granted_the_one_that_is_allowed() -> None:
+    sockets.check_ask("tcp:*:*")
+    wide = reach_of("p", ["network:tcp:*:*", "network:unix:/*"])
+    assert (wide.inet, wide.sockets) == (False, [])
+    assert reach_of("p", ["network:tcp:*:*", "network:tcp:db:5432"]).ports == [5432]
+    manifest = handle_of("p", permissions=Permissions(network=("tcp:*:*",))).manifest
+    assert grant("p", manifest, {"network": ("tcp:db:5432",)}).texts() == ("network:tcp:db:5432",)
+    assert grant("p", manifest, {"network": ("*", "unix:/run/x.sock")}).texts() == ()

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loom_host import assembly, node_plugin, status
+from loom_host import assembly, builds, status
 from loom_host.confine.report import ENFORCED
 from loom_host.handle import PluginHandle
 from loom_host.models import installed, load_registry
@@ -104,7 +104,7 @@ def machine(handles: list[PluginHandle]) -> list[Finding]:
             found.append(_missing_module(plugin, module))
     found += _missing_models(handles)
     for handle in handles:
-        if lack := node_plugin.missing(handle.manifest):
+        if lack := builds.unbuilt(handle.manifest):
             found.append(Finding("error", handle.name, *lack))
     for plugin, program, fix in PROGRAMS:
         wanted = plugin in names or plugin.removeprefix("*") in tiers

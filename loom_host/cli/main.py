@@ -14,11 +14,13 @@ from loom_sdk.errors import LoomError
 from . import (
     agent,
     approvals,
+    bench,
     calls,
     changes,
     check,
     demo,
     events,
+    grants,
     logs,
     mcp,
     models,
@@ -44,11 +46,13 @@ GROUPS = (
     events,
     storage,
     changes,
+    grants,
     models,
     plugin,
     route,
     approvals,
     mcp,
+    bench,
 )
 EXIT_ERROR, EXIT_USAGE = 1, 2
 

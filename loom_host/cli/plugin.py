@@ -1,67 +1,62 @@
-"""`loom plugin`: build, list, inspect, pack and install plugins."""
+"""`loom plugin`: build, test, list, inspect, pack and install plugins."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from loom_host import assembly, discovery, node_plugin
-from loom_host.manifest import Manifest, load_manifest
-from loom_sdk.errors import ManifestError
+from loom_host import assembly, builds, discovery
 
-from . import plugin_inspect, plugin_install, plugin_new, plugin_pack
+from . import (
+    plugin_check,
+    plugin_inspect,
+    plugin_install,
+    plugin_new,
+    plugin_pack,
+    plugin_run,
+    plugin_stubs,
+    plugin_test,
+)
 from .common import add_json, print_json, print_table, settings_of
+
+GROUPS = (
+    plugin_new,
+    plugin_check,
+    plugin_run,
+    plugin_test,
+    plugin_stubs,
+    plugin_inspect,
+    plugin_pack,
+    plugin_install,
+)
 
 
 def add_parser(subparsers: Any) -> None:
-    plugin = subparsers.add_parser("plugin", help="build, inspect, pack and install plugins")
+    plugin = subparsers.add_parser("plugin", help="build, test, inspect, pack and install plugins")
     verbs = plugin.add_subparsers(dest="verb", metavar="VERB", required=True)
     build = verbs.add_parser(
-        "build", help="compile a plugin for the wasm tier, or fetch a Node plugin's packages"
+        "build", help="compile a plugin (wasm, Go, Rust), or fetch a Node plugin's packages"
     )
     build.add_argument("folder")
     build.set_defaults(handler=run_build)
     listing = verbs.add_parser("list", help="plugins that this host can find")
     add_json(listing)
     listing.set_defaults(handler=run_list)
-    for group in (plugin_new, plugin_inspect, plugin_pack, plugin_install):
+    for group in GROUPS:
         group.add_parser(verbs)
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    folder = Path(arguments.folder)
-    manifest = load_manifest(folder / "plugin.toml")
-    if node_plugin.needs_packages(manifest):
-        return _build_node(folder, manifest.id)
-    return _build_wasm(folder, manifest)
-
-
-def _build_node(folder: Path, plugin_id: str) -> int:
-    if node_plugin.is_current(folder):
-        print(f"{folder / 'build'} is up to date")
+    built = builds.build_plugin(
+        Path(arguments.folder), lambda name: print(f"building {name}", file=sys.stderr)
+    )
+    if not built.seconds:
+        print(f"{built.path} is up to date")
         return 0
-    began = time.monotonic()
-    print(f"building {plugin_id}", file=sys.stderr)
-    print(f"{node_plugin.build(folder)} ({time.monotonic() - began:.1f} s)")
-    return 0
-
-
-def _build_wasm(folder: Path, manifest: Manifest) -> int:
-    from loom_host.runtimes.wasm.build import build_component, built_path, is_current, wit_dir
-
-    if "wasm" not in manifest.tiers or not isinstance(manifest.entry, str):
-        raise ManifestError(f"{folder}/plugin.toml does not claim the wasm tier: add it to tiers")
-    out = built_path(folder, manifest.entry)
-    if is_current(folder, manifest.entry, out):
-        print(f"{out} is up to date")
-        return 0
-    began = time.monotonic()
-    print(f"building {manifest.id}", file=sys.stderr)
-    build_component(folder, manifest.entry, out, wit_dir())
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s)")
+    size = f"{built.path.stat().st_size / 1e6:.1f} MB, " if built.path.is_file() else ""
+    print(f"{built.path} ({size}{built.seconds:.1f} s)")
     return 0
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from loom_host.control import ControlServer, require_free
@@ -38,9 +39,21 @@ async def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments.config, overrides)
     if arguments.only is not None:
         settings = only(settings, [word.strip() for word in arguments.only.split(",")])
-    if settings.host.control:
-        await require_free(settings.host.runtime_dir)
-    host = Host(settings)
+    return await serve(Host(settings), _greet)
+
+
+async def serve(host: Host, greet: Callable[[Host], None], seconds: float | None = None) -> int:
+    """Start a host with its control socket, `greet`, and stop it when it is told to.
+
+    Args:
+        seconds: it is stopped after so long, too.
+
+    Returns:
+        0 where it was stopped while it served, 130 where that was before it was ready.
+    """
+    own = host.settings.host
+    if own.control:
+        await require_free(own.runtime_dir)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,13 +64,13 @@ async def run(arguments: argparse.Namespace) -> int:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_exit(host)
         waiting = [asyncio.create_task(stop.wait())]
-        if settings.host.control:
+        if own.control:
             control = ControlServer(host)
             await control.start()
             stack.push_async_callback(control.aclose)
             waiting.append(asyncio.create_task(control.stop_requested.wait()))
-        _greet(host)
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        greet(host)
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
         print("stopping", file=sys.stderr)

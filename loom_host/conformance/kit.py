@@ -31,16 +31,20 @@ class Outcome:
     """Empty for what is looked at once for all tiers."""
     status: Status
     reason: str = ""
+    """Of a check that passed: a note, mostly none."""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that every plugin owes. `run` returns where it holds, else raises Fault or Skip."""
+    """One thing that every plugin owes. `run` returns where it holds, else raises Fault or Skip.
+
+    A text that it returns is a note for the reader, such as what the tier cannot enforce.
+    """
 
     id: str
     title: str
-    run: Callable[[Subject], Awaitable[None]]
+    run: Callable[[Subject], Awaitable[str | None]]
     tiers: tuple[str, ...] = TIERS
 
 
@@ -59,4 +63,6 @@ class OverCheck:
 
     id: str
     title: str
-    run: Callable[[Sequence[Subject]], None]
+    run: Callable[[Sequence[Subject]], str | None]
+    needs: tuple[str, ...] = ()
+    """Ids of the checks whose findings it looks at."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loom_host.manifest import Manifest, load_manifest
+from loom_host.settings import HostSettings
 from loom_host.tables import check_keys, read_toml
 from loom_sdk.errors import ConfigError
 from loom_sdk.plugin import CapabilitySpec
@@ -15,6 +16,7 @@ from loom_sdk.plugin import CapabilitySpec
 STAND_INS = "conformance.toml"
 COUNT = 1000
 START_S = 30.0
+GRACE_S = HostSettings().stop_grace_ms / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Plan:
         count: arguments, events and calls that the checks with many of them make.
         seed: of everything by chance.
         start_s: how long a start may take.
+        grace_s: how long it may take to stop.
     """
 
     folder: Path
@@ -62,6 +65,7 @@ class Plan:
     count: int = COUNT
     seed: int = 0
     start_s: float = START_S
+    grace_s: float = GRACE_S
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -74,11 +78,18 @@ class Plan:
         )
 
 
-def plan_of(folder: Path, *, count: int = COUNT, seed: int = 0, start_s: float = START_S) -> Plan:
+def plan_of(
+    folder: Path,
+    *,
+    count: int = COUNT,
+    seed: int = 0,
+    start_s: float = START_S,
+    grace_s: float = GRACE_S,
+) -> Plan:
     """Raises ManifestError or ConfigError where a file is wrong."""
     folder = folder.absolute()
     manifest = load_manifest(folder / "plugin.toml")
-    return Plan(folder, manifest, _stand_ins(folder / STAND_INS), count, seed, start_s)
+    return Plan(folder, manifest, _stand_ins(folder / STAND_INS), count, seed, start_s, grace_s)
 
 
 def _stand_ins(path: Path) -> StandIns:

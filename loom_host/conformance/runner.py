@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 from loom_sdk.errors import LoomError
 
@@ -12,62 +15,68 @@ from .kit import Check, Fault, Outcome, Skip, Status
 from .plan import Plan
 from .subject import Subject
 
+LIMIT_S = 300.0
+"""For one check; none of them takes so long but where the plugin holds it up."""
+Began = Callable[[str, str], None]
+"""Told the check and the tier before each."""
+
+
+def _nobody(check: str, tier: str) -> None: ...
+
 
 async def run(
-    plan: Plan, tiers: Sequence[str], only: Collection[str] = ()
+    plan: Plan, tiers: Sequence[str], only: Collection[str] = (), began: Began = _nobody
 ) -> AsyncIterator[Outcome]:
     """Outcomes as they come.
 
     Args:
         tiers: those to test in, of the ones that the manifest claims.
-        only: ids of checks; all where empty. `lifecycle.start` always runs.
+        only: ids of checks; all where empty. `lifecycle.start` always runs, and what a check over
+            all tiers needs.
     """
+    if only:
+        needed = [name for over in OVER_CHECKS if over.id in only for name in over.needs]
+        only = {*only, "lifecycle.start", *needed}
+    subjects: list[Subject] = []
     for check in FOLDER_CHECKS:
         if not only or check.id in only:
-            began = time.monotonic()
-            try:
-                check.run(plan)
-                status, reason = _passed()
-            except (Fault, Skip) as end:
-                status, reason = _ended(end)
-            yield Outcome(check.id, "", status, reason, time.monotonic() - began)
-    subjects = []
+            began(check.id, "")
+            yield await _outcome(plan, check.id, "", lambda of=check: of.run(plan))  # type: ignore[misc]
     for tier in tiers:
         async with Subject(plan, tier) as subject:
             subjects.append(subject)
             for one in CHECKS:
-                if not only or one.id in only or one.id == "lifecycle.start":
-                    yield await _check(one, subject)
+                if not only or one.id in only:
+                    began(one.id, tier)
+                    yield await _outcome(plan, one.id, tier, lambda of=one: _run(of, subject))  # type: ignore[misc]
     for over in OVER_CHECKS:
         if not only or over.id in only:
-            began = time.monotonic()
-            try:
-                over.run(subjects)
-                status, reason = _passed()
-            except (Fault, Skip) as end:
-                status, reason = _ended(end)
-            yield Outcome(over.id, "", status, reason, time.monotonic() - began)
+            began(over.id, "")
+            yield await _outcome(plan, over.id, "", lambda of=over: of.run(subjects))  # type: ignore[misc]
 
 
-async def _check(check: Check, subject: Subject) -> Outcome:
+async def _run(check: Check, subject: Subject) -> str | None:
+    if subject.tier not in check.tiers:
+        raise Skip(f"does not apply to the {subject.tier} tier")
+    return await check.run(subject)
+
+
+async def _outcome(plan: Plan, check: str, tier: str, work: Callable[[], Any]) -> Outcome:
     began = time.monotonic()
+    status: Status = "failed"
     try:
-        if subject.tier not in check.tiers:
-            raise Skip(f"does not apply to the {subject.tier} tier")
-        if why := subject.plan.stand_ins.skip.get(check.id):
+        if why := plan.stand_ins.skip.get(check):
             raise Skip(why)
-        await check.run(subject)
-        status, reason = _passed()
-    except (Fault, Skip) as end:
-        status, reason = _ended(end)
+        async with asyncio.timeout(LIMIT_S):
+            note = work()
+            note = await note if inspect.isawaitable(note) else note
+        status, reason = "passed", note or ""
+    except Skip as end:
+        status, reason = "skipped", str(end)
+    except Fault as end:
+        reason = str(end)
     except LoomError as error:
-        status, reason = "failed", f"{type(error).__name__}: {error.message}"
-    return Outcome(check.id, subject.tier, status, reason, time.monotonic() - began)
-
-
-def _passed() -> tuple[Status, str]:
-    return "passed", ""
-
-
-def _ended(end: Fault | Skip) -> tuple[Status, str]:
-    return ("skipped" if isinstance(end, Skip) else "failed"), str(end)
+        reason = f"{type(error).__name__}: {error.message}"
+    except TimeoutError:
+        reason = f"did not come to an end within {LIMIT_S:g} s"
+    return Outcome(check, tier, status, reason, time.monotonic() - began)

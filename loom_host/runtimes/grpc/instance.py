@@ -129,6 +129,11 @@ class GrpcInstance:
         child = self.child
         return Usage(child.memory, child.peak_memory, child.pid, {"cpu_s": child.cpu_s()})
 
+    @property
+    def winding(self) -> int:
+        """Calls that were given up and that the child still works on."""
+        return len(self._winding)
+
     async def _ask_to_stop(self, grace_s: float) -> None:
         """Three quarters of the time for Shutdown and the exit after it, the rest for SIGTERM."""
         began = time.monotonic()

@@ -119,9 +119,10 @@ def resolve_command(folder: Path, command: Sequence[str]) -> list[str]:
     local = folder / name
     found = str(local) if local.is_file() else shutil.which(name)
     if found is None:
-        raise PluginLoadError(
-            f"command {name!r} is neither in {folder} nor on PATH: install it or correct `entry`"
-        )
+        fix = "install it or correct `entry`"
+        if name.startswith("build/"):
+            fix = f"run `loom plugin build {folder}` or correct `entry`"
+        raise PluginLoadError(f"command {name!r} is neither in {folder} nor on PATH: {fix}")
     if not os.access(found, os.X_OK):
         raise PluginLoadError(f"{found} is not executable: run `chmod +x {found}`")
     return [found, *command[1:]]

@@ -59,6 +59,8 @@ def reach_of(plugin_id: str, grants: Iterable[str]) -> Reach:
 
 
 def _network(reach: Reach, value: str) -> None:
+    if sockets.is_wide(value):
+        return
     if value.startswith("unix:"):
         reach.sockets.append(sockets.unix_path(value))
     elif value.startswith("tcp:"):

@@ -9,6 +9,7 @@ import shutil
 import site
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,19 @@ class _Seat:
 
 
 @dataclass(frozen=True, slots=True)
+class Spawned:
+    """A child that was told nothing yet."""
+
+    child: ChildProcess
+    client: Client
+    socket: Path
+    token: str
+    host_socket: Path
+    release: Callable[[], None]
+    """Once it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Open:
     """The server of all children, and the locked folder that it lives in."""
 
@@ -82,6 +96,20 @@ class GrpcRuntime:
             PluginCrashed: a signal ended it, which may have been chance.
             ProtocolMismatch: it speaks none of the host's api versions.
         """
+        spawned = await self.spawn(spec, services)
+        channel = _channel(spec, spawned.socket)
+        child, client = spawned.child, spawned.client
+        instance = GrpcInstance(spec, child, channel, client.flights, spawned.release)
+        handshake = Handshake(instance, spec, client, spawned.token, self._sessions)
+        try:
+            await handshake.run(spawned.socket, spawned.host_socket)
+        except BaseException:
+            await asyncio.shield(instance.aclose(0))
+            raise
+        return instance
+
+    async def spawn(self, spec: PluginSpec, services: HostServices) -> Spawned:
+        """Start the child, and say nothing to it. Raises as `start`; the caller ends the child."""
         opened = await self._open()
         host = opened.server
         command = _command(spec)
@@ -97,14 +125,7 @@ class GrpcRuntime:
         except BaseException:
             release()
             raise
-        instance = GrpcInstance(spec, child, _channel(spec, seat), client.flights, release)
-        handshake = Handshake(instance, spec, client, seat.token, self._sessions)
-        try:
-            await handshake.run(seat.socket, host.socket)
-        except BaseException:
-            await asyncio.shield(instance.aclose(0))
-            raise
-        return instance
+        return Spawned(child, client, seat.socket, seat.token, host.socket, release)
 
     async def aclose(self) -> None:
         """Close the host's socket and remove the folder; all instances are closed already."""
@@ -215,12 +236,14 @@ def _python_path(folder: Path) -> list[str]:
     return [str(folder.resolve())] + ([sdk] if sdk not in installed else [])
 
 
-def _channel(spec: PluginSpec, seat: _Seat) -> grpc.aio.Channel:
+def _channel(spec: PluginSpec, path: Path) -> grpc.aio.Channel:
     options = (
         ("grpc.max_receive_message_length", spec.quotas.output_bytes + MESSAGE_SLACK),
         ("grpc.max_send_message_length", -1),
         ("grpc.enable_http_proxy", 0),
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
+        # Else it is the socket's path, which some HTTP/2 servers, such as Rust's, refuse.
+        ("grpc.default_authority", "localhost"),
     )
-    return grpc.aio.insecure_channel(f"unix:{seat.socket}", options=options)
+    return grpc.aio.insecure_channel(f"unix:{path}", options=options)

@@ -15,6 +15,8 @@ from .cache import default_folder
 from .compiler import existing, files_of, run_tool, sdk_dir
 
 PACKAGE, VERSION = "@bytecodealliance/componentize-js", "0.23.0"
+SHIM, SHIM_VERSION = "@bytecodealliance/preview2-shim", "0.25.0"
+"""componentize-js imports it and does not list it, so npm removes it when it is run again."""
 
 
 class JsBuilder:
@@ -55,22 +57,23 @@ def js_tools(folder: Path) -> tuple[str, Path]:
     if node is None:
         raise PluginLoadError("a plugin in JavaScript is built by Node.js 20 or newer: install it")
     for modules in (folder.resolve() / "node_modules", _prefix() / "node_modules"):
-        if _version_in(modules) == VERSION:
+        if _version_in(modules, PACKAGE) == VERSION and _version_in(modules, SHIM):
             return node, modules
     raise PluginLoadError(f"a plugin in JavaScript needs its compiler: {install_line()}")
 
 
 def install_line() -> str:
     """The shell command that installs the compiler where `js_tools` looks for it."""
-    return f"npm install --prefix {shlex.quote(str(_prefix()))} {PACKAGE}@{VERSION}"
+    packages = f"{PACKAGE}@{VERSION} {SHIM}@{SHIM_VERSION}"
+    return f"npm install --prefix {shlex.quote(str(_prefix()))} {packages}"
 
 
 def _prefix() -> Path:
     return default_folder().parent / "js-tools"
 
 
-def _version_in(modules: Path) -> str:
+def _version_in(modules: Path, package: str) -> str:
     try:
-        return str(json.loads((modules / PACKAGE / "package.json").read_text())["version"])
+        return str(json.loads((modules / package / "package.json").read_text())["version"])
     except (OSError, ValueError, KeyError):
         return ""

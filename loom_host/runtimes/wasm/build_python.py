@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import loom_sdk
+from loom_sdk import model_types
 from loom_sdk.errors import PluginLoadError
 
 from .compiler import existing, files_of, run_tool
@@ -23,18 +24,29 @@ _SDK_MODULES = (
     "agent",
     "call_context",
     "calls",
+    "constraints",
     "context",
+    "docstrings",
     "driver",
     "errors",
     "events",
     "guest",
     "guest_port",
+    "hints",
+    "model_types",
     "plugin",
     "port",
     "schema",
+    "schema_refs",
     "topics",
+    "values",
 )
 """The part of loom_sdk that runs in a guest; the rest speaks to processes and files."""
+_INSTEAD = {
+    "pydantic": model_types.REFUSED,
+    "annotated_types": "a guest has no annotated_types: write loom_sdk.Field, which takes the same",
+}
+"""By the module that is not there."""
 _NOT_SOURCE = shutil.ignore_patterns("build", "__pycache__", ".*", "*.wasm")
 _RUN = "import componentize_py; componentize_py.script()"
 
@@ -76,8 +88,19 @@ class PythonBuilder:
         command = [sys.executable, "-c", _RUN, "-q", "-d", str(wit), "-w", WORLD, "componentize"]
         command += ["-p", str(work), "-p", str(source), _APP, "-o", str(made)]
         # Without a virtual environment named, nothing but these two folders is searched.
-        run_tool(command, entry, work)
+        try:
+            run_tool(command, entry, work)
+        except PluginLoadError as error:
+            raise _explained(error, entry) from error
         return made
+
+
+def _explained(error: PluginLoadError, entry: str) -> PluginLoadError:
+    """What to use instead of a library that no guest has."""
+    for module, instead in _INSTEAD.items():
+        if f"No module named '{module}" in error.message:
+            return PluginLoadError(f"building {entry} failed: {instead}")
+    return error
 
 
 def _require_tool() -> None:

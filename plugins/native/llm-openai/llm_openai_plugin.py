@@ -46,13 +46,17 @@ class OpenAiLlm(Plugin):
         self._lacks_responses = False
 
     async def start(self, ctx: AsyncContext) -> None:
-        import httpx
-
         key = self.config["api_key_secret"]
         headers = {"Authorization": f"Bearer {await ctx.secret(key)}"} if key else {}
+        # Library and certificates take a tenth of a second to load: not on the host's loop.
+        self._client = await asyncio.to_thread(self._opened, headers)
+
+    def _opened(self, headers: dict[str, str]) -> httpx.AsyncClient:
+        import httpx
+
         # The other phases are timed by `Phases`, from what the stream says.
         timeout = httpx.Timeout(None, connect=self.config["connect_timeout_ms"] / 1000)
-        self._client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False)
+        return httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False)
 
     async def stop(self, ctx: AsyncContext) -> None:
         if self._client is not None:

@@ -66,7 +66,12 @@ class Consent:
     async def ask(
         self, ctx: AsyncContext, event: Event, asking: Turn | None, config: Mapping[str, Any]
     ) -> None:
-        """Put the question, after those that came before it and are neither answered nor late."""
+        """Put the question, after those that came before it and are neither answered nor late.
+
+        Raises InvalidArguments for one without an id: nobody could answer it.
+        """
+        if "approval_id" not in event.metadata:
+            raise InvalidArguments("an approval.request needs its approval_id")
         self._later.append(event)
         await self.go_on(ctx, asking, config)
 

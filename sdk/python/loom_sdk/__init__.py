@@ -2,6 +2,7 @@
 
 from .agent import Agent
 from .calls import Call, Item, Result
+from .constraints import Field
 from .context import AsyncContext, Context
 from .events import Event, QoS
 from .plugin import Plugin, capability, on_event, tool
@@ -12,6 +13,7 @@ __all__ = [
     "Call",
     "Context",
     "Event",
+    "Field",
     "Item",
     "Plugin",
     "QoS",

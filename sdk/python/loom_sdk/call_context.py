@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .agent import State, Turn
-from .calls import Call
+from .calls import Call, Item
 from .errors import ActionFailed, DeadlineExceeded, PermissionDenied
 from .events import Event
 from .port import SpanRecord
+from .values import json_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class CallContext:
     def act(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         priority: int = 50,
         timeout_ms: int = 30_000,
@@ -140,7 +141,7 @@ class CallContext:
         self.turn.actions.append(
             {
                 "capability": capability,
-                "arguments": dict(arguments or {}),
+                "arguments": json_form(arguments or {}),
                 "priority": priority,
                 "timeout_ms": timeout_ms,
             }
@@ -194,10 +195,13 @@ class CallContext:
             took = self.elapsed_us() - start
             self._port.span(SpanRecord(name, start, took, texts, error), self._call_id)
 
+    def _item(self, output: object, payload: bytes, content_type: str) -> Item:
+        return Item(json_form(output), payload, content_type, self.elapsed_us())
+
     def _outgoing(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None,
+        arguments: Mapping[str, object] | None,
         payload: bytes,
         content_type: str,
         timeout_ms: int | None,
@@ -210,7 +214,7 @@ class CallContext:
             remaining = min(remaining, timeout_ms) if self._call else timeout_ms
         return Call(
             capability,
-            dict(arguments or {}),
+            json_form(arguments or {}),
             payload,
             content_type,
             id,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from .errors import ActionFailed
 from .events import new_id
+from .values import Mismatch, loader
+
+T = TypeVar("T")
 
 Effects = Literal["none", "idempotent", "once"]
 
@@ -50,3 +54,20 @@ class Result:
     """What was emitted, when the caller did not ask for a stream."""
     provider: str = ""
     """Name of the plugin that answered."""
+
+    def to(self, kind: type[T]) -> T:
+        """The output as what a type hint names: `ctx.invoke(...).to(Forecast)`.
+
+        Args:
+            kind: a dataclass, TypedDict, `list[...]` or whatever else a parameter may be.
+
+        Raises:
+            ActionFailed: the output is not of this form; names provider and place.
+        """
+        try:
+            answer: T = loader(kind)(self.output)
+        except Mismatch as wrong:
+            place = "/".join(("output", *wrong.path))
+            message = f"{self.provider or 'the provider'} answered {place}: {wrong.reason}"
+            raise ActionFailed(message, code="UNEXPECTED_ANSWER") from wrong
+        return answer

@@ -8,7 +8,7 @@ imports in a guest. Every call is checked against the plugin's grants and raises
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from .call_context import CallContext
 from .calls import Item, Result
@@ -16,25 +16,37 @@ from .errors import ActionFailed
 from .port import SCHEMA_KEY, AsyncPort, HttpResponse, Port
 
 
+class EventFields(TypedDict, total=False):
+    """What an event may have beside topic, type and payload; see `Event`."""
+
+    metadata: Mapping[str, str]
+    tags: tuple[str, ...]
+    priority: int
+    confidence: float
+    traceparent: str
+
+
 class Context(CallContext):
     """For `def` methods, in every tier. Calls block the plugin's own thread, never the host."""
 
     _port: Port
 
-    def publish(self, topic: str, type: str, payload: bytes = b"", **fields: Any) -> int:
+    def publish(
+        self, topic: str, type: str, payload: bytes = b"", **fields: Unpack[EventFields]
+    ) -> int:
         """Publish an event; returns how many subscriptions got it.
 
         Args:
             fields: `metadata`, `tags`, `priority`, `confidence` of `Event`; a source begins a
                 trace with `traceparent="new"`.
         """
-        event = self._event(type, payload, fields | {"topic": topic})
+        event = self._event(type, payload, {**fields, "topic": topic})
         return self._port.publish(event, self._call_id)
 
     def invoke(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         payload: bytes = b"",
         content_type: str = "",
@@ -53,7 +65,7 @@ class Context(CallContext):
     def stream(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         payload: bytes = b"",
         content_type: str = "",
@@ -64,9 +76,9 @@ class Context(CallContext):
             self._outgoing(capability, arguments, payload, content_type, timeout_ms)
         )
 
-    def emit(self, output: Any = None, payload: bytes = b"", content_type: str = "") -> None:
+    def emit(self, output: object = None, payload: bytes = b"", content_type: str = "") -> None:
         """Send one item of a streamed answer."""
-        self._port.emit(self._call_id, Item(output, payload, content_type, self.elapsed_us()))
+        self._port.emit(self._call_id, self._item(output, payload, content_type))
 
     @property
     def http(self) -> Http:
@@ -141,15 +153,17 @@ class AsyncContext(CallContext):
 
     _port: AsyncPort
 
-    async def publish(self, topic: str, type: str, payload: bytes = b"", **fields: Any) -> int:
+    async def publish(
+        self, topic: str, type: str, payload: bytes = b"", **fields: Unpack[EventFields]
+    ) -> int:
         return await self._port.publish(
-            self._event(type, payload, fields | {"topic": topic}), self._call_id
+            self._event(type, payload, {**fields, "topic": topic}), self._call_id
         )
 
     async def invoke(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         payload: bytes = b"",
         content_type: str = "",
@@ -163,7 +177,7 @@ class AsyncContext(CallContext):
     def stream(
         self,
         capability: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         payload: bytes = b"",
         content_type: str = "",
@@ -173,8 +187,10 @@ class AsyncContext(CallContext):
             self._outgoing(capability, arguments, payload, content_type, timeout_ms)
         )
 
-    async def emit(self, output: Any = None, payload: bytes = b"", content_type: str = "") -> None:
-        await self._port.emit(self._call_id, Item(output, payload, content_type, self.elapsed_us()))
+    async def emit(
+        self, output: object = None, payload: bytes = b"", content_type: str = ""
+    ) -> None:
+        await self._port.emit(self._call_id, self._item(output, payload, content_type))
 
     async def http_request(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from . import topics
@@ -13,7 +13,13 @@ from .agent import STATE, Agent, Turns
 from .call_context import Identity
 from .calls import Call, Result
 from .context import AsyncContext, Context
-from .errors import CapabilityNotFound, InvalidArguments, PluginLoadError, ProtocolMismatch
+from .errors import (
+    ActionFailed,
+    CapabilityNotFound,
+    InvalidArguments,
+    PluginLoadError,
+    ProtocolMismatch,
+)
 from .events import Event
 from .plugin import (
     API_VERSION,
@@ -25,6 +31,7 @@ from .plugin import (
     declared_subscriptions,
 )
 from .port import AsyncPort, Port
+from .values import PLAIN, arguments_of, json_form
 
 
 def negotiate(host_versions: Sequence[str], plugin_id: str) -> str:
@@ -122,10 +129,7 @@ class Driver:
     def _bind(self, bound: Bound, call: Call) -> tuple[Any, dict[str, Any]]:
         arguments = call.arguments
         if bound.coercions:
-            arguments = dict(arguments)
-            for name, build in bound.coercions.items():
-                if isinstance(arguments.get(name), Mapping):
-                    arguments[name] = build(arguments[name])
+            arguments = arguments_of(bound.coercions, arguments, call.capability)
         context = self._context(bound.is_async, call, None)
         return context, arguments
 
@@ -134,14 +138,14 @@ class Driver:
         began = time.perf_counter_ns()
         context, arguments = self._bind(bound, call)
         answer = getattr(self.plugin, bound.method)(context, **arguments)
-        return _as_result(answer, began)
+        return _as_result(answer, bound, began)
 
     async def ainvoke(self, bound: Bound, call: Call) -> Result:
         """Run an `async def` capability on this loop."""
         began = time.perf_counter_ns()
         context, arguments = self._bind(bound, call)
         answer = await getattr(self.plugin, bound.method)(context, **arguments)
-        return _as_result(answer, began)
+        return _as_result(answer, bound, began)
 
     def handle_event(self, bound: Bound, event: Event) -> None:
         """Run a `def` handler in this thread."""
@@ -174,12 +178,19 @@ class Driver:
         return method, self._context(is_async, None, None), is_async
 
 
-def _as_result(answer: Any, began: int) -> Result:
-    elapsed = (time.perf_counter_ns() - began) // 1000
-    if isinstance(answer, Result):
-        answer.elapsed_us = elapsed
-        return answer
-    return Result(answer, elapsed_us=elapsed)
+def _as_result(answer: Any, bound: Bound, began: int) -> Result:
+    result = answer if isinstance(answer, Result) else Result(answer)
+    if not bound.answers_json or type(result.output) not in PLAIN:
+        result.output = _answer(result.output, bound)
+    result.elapsed_us = (time.perf_counter_ns() - began) // 1000
+    return result
+
+
+def _answer(value: Any, bound: Bound) -> Any:
+    try:
+        return json_form(value)
+    except ActionFailed as error:
+        raise ActionFailed(f"{bound.spec.name} returned {error.message}", code=error.code) from None
 
 
 def parse_arguments(text: str) -> dict[str, Any]:

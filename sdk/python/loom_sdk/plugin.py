@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from .calls import Effects
 from .errors import ManifestError
 from .events import QoS
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Method = TypeVar("Method")
 
 API_VERSION = "1"
 
@@ -50,6 +50,8 @@ class Bound:
     method: str
     is_async: bool
     coercions: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    answers_json: bool = True
+    """Whether its answer needs no change to be JSON."""
 
 
 def capability(
@@ -114,11 +116,15 @@ class Plugin:
     def __init__(self) -> None:
         self.config = {}
 
-    def start(self, ctx: Any) -> Any:
-        """Acquire what is needed. Raising refuses the start."""
+    def start(self, ctx: Any) -> Awaitable[None] | None:
+        """Acquire what is needed. Raising refuses the start. `ctx` is as the method that overrides
+        this one wants it: `Context` for `def`, `AsyncContext` for `async def`.
+        """
+        return None
 
-    def stop(self, ctx: Any) -> Any:
+    def stop(self, ctx: Any) -> Awaitable[None] | None:
         """Release it."""
+        return None
 
     def health(self) -> str:
         """Empty when healthy, else what is wrong."""
@@ -149,7 +155,9 @@ def declared_capabilities(kind: type[Plugin]) -> dict[str, Bound]:
             output_schema=schema.output_schema(method),
         )
         is_async = inspect.iscoroutinefunction(method)
-        found[spec.name] = Bound(spec, name, is_async, schema.coercions(method))
+        found[spec.name] = Bound(
+            spec, name, is_async, schema.coercions(method), schema.answers_json(method)
+        )
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from .engines import Message
 from .errors import InvalidArguments
+from .schema_refs import inlined
 
 NONE = "none"
 MAX_WORDS = 24
@@ -155,10 +156,12 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _option(tool: Tool, question: str) -> dict[str, Any]:
-    arguments = dict(tool.input_schema)
+    arguments = inlined(
+        tool.input_schema, finite=False
+    )  # its $defs would not be found where it goes
     arguments["properties"] = {
         name: _argument(schema, question)
-        for name, schema in tool.input_schema.get("properties", {}).items()
+        for name, schema in arguments.get("properties", {}).items()
     }
     return _object({"tool": {"const": tool.name}, "arguments": arguments})
 

@@ -84,7 +84,7 @@ class Lab(Plugin):
 
     @capability("lab.unjson", effects="none")
     def unjson(self, ctx: Context) -> Any:
-        return {1, 2}
+        return {"inside": object()}
 
     @capability("lab.fail")
     async def fail(self, ctx: AsyncContext, how: str) -> None:

@@ -18,8 +18,9 @@ def real_host(folder: Path | str, **options: Any) -> AbstractAsyncContextManager
 
     Args:
         folder: holds `plugin.toml`.
-        options: `tier`, `config`, `allow` (permissions; default all but the network) and
-            `settings` (further tables of `loom.toml`).
+        options: `tier`, `config`, `allow` (permissions; default all but the network),
+            `settings` (further tables of `loom.toml`) and `build` (first do what
+            `loom plugin build` does).
 
     Raises:
         PluginLoadError: `loom-host` is not installed.
