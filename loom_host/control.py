@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loom_sdk import Event
+from loom_sdk import Event, Result
 from loom_sdk.errors import InvalidArguments, LoomError, PluginUnhealthy, encode
 
 from . import agent_ops, status, storage_ops
@@ -162,13 +162,7 @@ class ControlServer:
             content_type=request.get("content_type", ""),
             timeout_ms=int(request.get("timeout_ms", 30_000)),
         )
-        return {
-            "output": result.output,
-            "provider": result.provider,
-            "content_type": result.content_type,
-            "payload": base64.b64encode(result.payload).decode(),
-            "items": [item.output for item in result.items],
-        }
+        return answer_of(result)
 
     def _route(self, request: dict[str, Any]) -> dict[str, Any]:
         broker, settings = self._host.broker, self._host.settings
@@ -236,6 +230,22 @@ async def _answers(path: Path) -> bool:
         return False
     writer.close()
     return True
+
+
+def answer_of(result: Result) -> dict[str, Any]:
+    """The answer of a call as plain data. Where the binary came item by item, such as speech, it is
+    joined, of the first item's type.
+    """
+    items = [item for item in result.items if item.payload]
+    payload = result.payload or b"".join(item.payload for item in items)
+    kind = result.content_type or (items[0].content_type if items else "")
+    return {
+        "output": result.output,
+        "provider": result.provider,
+        "content_type": kind,
+        "payload": base64.b64encode(payload).decode(),
+        "items": [item.output for item in result.items],
+    }
 
 
 async def require_free(runtime_dir: Path) -> None:

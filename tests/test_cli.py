@@ -136,6 +136,8 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
     loom("call", "lab.reverse", "--payload", str(source), "--out", str(target))
     assert target.read_bytes() == b"cba"
     assert f"wrote 3 bytes to {target}" in loom.err
+    loom("call", "lab.count", "to=3", "--out", str(target))  # which streams it
+    assert target.read_bytes() == bytes([0, 1, 2])
     assert json.loads(loom("call", "lab.greet", "--timeout-ms", "9000", "name=bo"))
 
 

@@ -106,27 +106,31 @@ def _need_modules(reader: Reader) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("language", "needs", "contract"),
-    [("go", "go", "proto/plugin.proto"), ("c", "wasm-tools", "sdk/wit/plugin.wit")],
+    ("name", "needs", "contract"),
+    [("shout-go", "go", "proto/plugin.proto"), ("wrapper-c", "wasm-tools", "sdk/wit/plugin.wit")],
 )
 async def test_a_plugin_from_the_contract_alone_serves(
-    language: str, needs: str, contract: str, reader: Reader
+    name: str, needs: str, contract: str, reader: Reader
 ) -> None:
     if shutil.which(needs) is None:
         pytest.skip(f"needs {needs}")
-    if language == "go":
+    if needs == "go":
         _need_modules(reader)
-    folder = reader.folder / f"shout-{language}"
+    folder = reader.folder / name
     folder.mkdir()
     shutil.copy(ROOT / contract, folder)
-    reader.follow(_choice("docs/WITHOUT-SDK.md", folder.name, language))
+    reader.follow(_choice("docs/WITHOUT-SDK.md", name, name.partition("-")[2]))
     async with real_host(folder) as host:
-        answer = await host.invoke(f"shout.{'say' if language == 'go' else 'wrap'}", {"text": "hi"})
-        assert answer.output == ({"text": "HI"} if language == "go" else {"given": {"text": "hi"}})
-        if language == "go":
+        if needs == "go":
+            answer = await host.invoke("shout.say", {"text": "hi"})
+            assert answer.output == {"text": "HI"}
             async with host.bus.subscribe("shouted") as shouted, asyncio.timeout(10):
                 await host.bus.publish("whisper", Event("whisper", b"psst"))
                 assert (await anext(shouted)).payload == b"PSST"
+        else:
+            answer = await host.invoke("wrapper.wrap", {"text": "hi"})
+            assert answer.output == {"given": {"text": "hi"}}
+    reader.script(f"loom plugin test {folder} --count 20")
 
 
 # -- programs that need a world of their own

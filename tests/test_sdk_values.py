@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from loom_sdk import AsyncContext, Context, Field, Plugin, Result, tool
 from loom_sdk.errors import ActionFailed, InvalidArguments, ManifestError
+from loom_sdk.json_form import Mismatch, json_form
 from loom_sdk.schema import schema_of
 from loom_sdk.schema_refs import inlined
 from loom_sdk.testing import FakeHost
-from loom_sdk.values import Mismatch, is_json, json_form, loader
+from loom_sdk.values import is_json, loader
 
 
 class Color(Enum):

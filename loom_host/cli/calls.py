@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loom_host.control import socket_path
+from loom_host.control import answer_of, socket_path
 from loom_host.host import Host
 from loom_sdk.errors import PluginUnhealthy
 
@@ -108,14 +108,7 @@ async def run_call(arguments: argparse.Namespace) -> int:
             content_type=arguments.content_type,
             timeout_ms=arguments.timeout_ms,
         )
-    answer = {
-        "output": result.output,
-        "provider": result.provider,
-        "content_type": result.content_type,
-        "payload": base64.b64encode(result.payload).decode(),
-        "items": [item.output for item in result.items],
-    }
-    return _print_result(answer, arguments)
+    return _print_result(answer_of(result), arguments)
 
 
 def _print_result(answer: dict[str, Any], arguments: argparse.Namespace) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
 
+from loom_host.handle import PluginHandle
 from loom_sdk.errors import (
     DeadlineExceeded,
     LoomError,
@@ -28,6 +30,8 @@ BATCH_MOST_S, BATCH_S = 4.0, 0.02
 BATCHES, MOST_BATCHES = 2, 8
 """More than two where memory has grown: what an allocator or a collector puts off comes to its end
 within a few hundred calls, a leak does not."""
+GUEST_LOOK_S = 0.3
+"""A keeper of guests reads their memory four times a second."""
 LEAK_BYTES = 20_000
 """By which each call makes memory grow before it is called a leak."""
 LEAK_LEAST = 1024**2
@@ -70,14 +74,14 @@ async def _soak(subject: Subject) -> Soak:
     asked = min(max(subject.plan.count, 2 * LEAST_CALLS), MOST_CALLS)
     try:
         await _batch(subject, examples, max(asked // 4, 2 * len(examples)), found)
-        found.after.append(census(handle, subject.tier))
+        found.after.append(await _reading(handle, subject.tier))
         found.calls = await _batch(subject, examples, asked, found)
         if found.calls < LEAST_CALLS:
             raise Skip(f"it answers {found.calls} calls in the time: too few to tell a leak by")
-        found.after.append(census(handle, subject.tier))
+        found.after.append(await _reading(handle, subject.tier))
         while len(found.growths) < BATCHES or (found.leaking and len(found.growths) < MOST_BATCHES):
             await _batch(subject, examples, found.calls, found, patient=True)
-            found.after.append(census(handle, subject.tier))
+            found.after.append(await _reading(handle, subject.tier))
     except (DeadlineExceeded, PluginCrashed, PluginUnhealthy) as error:
         raise Skip(f"its examples end it: {error.message}") from error
     return found
@@ -96,6 +100,14 @@ def repeatable(examples: Sequence[Example]) -> list[Example]:
     if not found:
         raise Skip('its examples all have effects = "once": what they keep may be theirs to keep')
     return found
+
+
+async def _reading(handle: PluginHandle, tier: str) -> Census:
+    """How large a guest is, is looked at with a call, and only so often."""
+    if tier == "wasm" and handle.instance is not None:
+        await asyncio.sleep(GUEST_LOOK_S)
+        await handle.instance.health()
+    return census(handle, tier)
 
 
 async def _batch(

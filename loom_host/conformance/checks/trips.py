@@ -210,7 +210,7 @@ async def _crowd(host: Host, trial: Trial, limits: Mapping[str, Any]) -> None:
         async with asyncio.timeout(BACK_S):
             while slots.active < limits["concurrency"]:  # noqa: ASYNC110  # it has no event
                 await asyncio.sleep(0.005)
-        await _press(host, trial, 1, timeout_ms=100)
+        await _press(host, replace(trial, press="get"), 0, timeout_ms=200)
     finally:
         for one in crowd:
             one.cancel()

@@ -33,6 +33,7 @@ _SDK_MODULES = (
     "guest",
     "guest_port",
     "hints",
+    "json_form",
     "model_types",
     "plugin",
     "port",

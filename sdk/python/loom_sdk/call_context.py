@@ -13,8 +13,8 @@ from .agent import State, Turn
 from .calls import Call, Item
 from .errors import ActionFailed, DeadlineExceeded, PermissionDenied
 from .events import Event
+from .json_form import json_form
 from .port import SpanRecord
-from .values import json_form
 
 
 @dataclass(frozen=True, slots=True)

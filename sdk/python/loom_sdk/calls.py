@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar
 
 from .errors import ActionFailed
 from .events import new_id
-from .values import Mismatch, loader
+from .json_form import Mismatch
+from .values import loader
 
 T = TypeVar("T")
 

@@ -21,6 +21,7 @@ from .errors import (
     ProtocolMismatch,
 )
 from .events import Event
+from .json_form import PLAIN, json_form
 from .plugin import (
     API_VERSION,
     Bound,
@@ -31,7 +32,7 @@ from .plugin import (
     declared_subscriptions,
 )
 from .port import AsyncPort, Port
-from .values import PLAIN, arguments_of, json_form
+from .values import arguments_of
 
 
 def negotiate(host_versions: Sequence[str], plugin_id: str) -> str:

@@ -24,8 +24,9 @@ from .hints import (
     parts_of,
     unwrapped,
 )
+from .json_form import json_form
 from .schema_refs import inlined, named, refers_to_itself
-from .values import Load, is_json, json_form, takes
+from .values import Load, is_json, takes
 
 _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},

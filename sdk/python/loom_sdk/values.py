@@ -1,8 +1,7 @@
-"""JSON values -> what a method's type hints name, and back: the same in every tier."""
+"""JSON values -> what a method's type hints name: the same in every tier."""
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from . import model_types
-from .errors import ActionFailed, InvalidArguments
+from .errors import InvalidArguments
 from .hints import (
     LISTS,
     MAPS,
@@ -22,23 +21,9 @@ from .hints import (
     parts_of,
     unwrapped,
 )
+from .json_form import Mismatch, each
 
 Load: TypeAlias = Callable[[Any], Any]
-SCALARS = (str, int, float, bool, type(None))
-PLAIN = (*SCALARS, dict, list)
-"""Types of which JSON itself is made."""
-
-
-class Mismatch(Exception):
-    """A value is not what its hint says. `path` leads to it from the outside in."""
-
-    def __init__(self, reason: str, path: tuple[str, ...] = ()) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.path = path
-
-    def within(self, place: object) -> Mismatch:
-        return Mismatch(self.reason, (str(place), *self.path))
 
 
 def arguments_of(
@@ -213,20 +198,9 @@ def _union(options: Sequence[Load]) -> Load:
     return load
 
 
-def _items(item: Load, value: Any) -> list[Any]:
-    made: list[Any] = []
-    values = _plain_list(value)
-    try:
-        for part in values:
-            made.append(item(part))
-    except Mismatch as wrong:
-        raise wrong.within(len(made)) from None
-    return made
-
-
 def _list(item: Load, kind: Callable[[list[Any]], Any] | None) -> Load:
     def load(value: Any) -> Any:
-        made = _items(item, value)
+        made = each(item, _plain_list(value))
         return made if kind is None else kind(made)
 
     return load
@@ -234,7 +208,7 @@ def _list(item: Load, kind: Callable[[list[Any]], Any] | None) -> Load:
 
 def _set(item: Load, kind: Callable[[list[Any]], Any]) -> Load:
     def load(value: Any) -> Any:
-        items = _items(item, value)
+        items = each(item, _plain_list(value))
         try:
             made = kind(items)
         except TypeError:
@@ -321,62 +295,3 @@ def takes(hints: Mapping[str, Any], names: Iterable[str]) -> dict[str, Load]:
     """Loaders of those parameters that need one, by name."""
     kept = {name: hints[name] for name in names if name in hints}
     return {name: loader(hint) for name, hint in kept.items() if not is_json(hint)}
-
-
-def json_form(value: Any) -> Any:
-    """What an answer, item or argument is in JSON: instances as objects, enums by their value.
-
-    Sets become lists in order, named tuples lists.
-
-    Raises:
-        ActionFailed: some part has no JSON form; the message tells where it stands.
-    """
-    try:
-        return _form(value)
-    except Mismatch as wrong:
-        place = "/".join(wrong.path)
-        raise ActionFailed(
-            f"{place}: {wrong.reason}" if place else wrong.reason, code="NOT_JSON"
-        ) from None
-    except RecursionError:
-        raise ActionFailed("a value that holds itself, or too deep", code="NOT_JSON") from None
-
-
-def _form(value: Any) -> Any:
-    kind = type(value)
-    if kind in SCALARS:
-        return value
-    if isinstance(value, Enum):
-        return _form(value.value)
-    if isinstance(value, Mapping):
-        return _form_map(value)
-    if isinstance(value, list | tuple):
-        return _items(_form, value)
-    if isinstance(value, set | frozenset):
-        return _in_order(_items(_form, tuple(value)))
-    if model_types.is_model(kind):
-        return model_types.json_of_model(value)
-    if dataclasses.is_dataclass(value):
-        fields = (item.name for item in dataclasses.fields(value) if item.init)
-        return _form_map({name: getattr(value, name) for name in fields})
-    if isinstance(value, SCALARS):
-        return value  # of a subclass
-    raise Mismatch(f"{kind.__name__} has no JSON form: give a text, number, list or object")
-
-
-def _form_map(value: Mapping[Any, Any]) -> dict[str, Any]:
-    made = {}
-    for key, part in value.items():
-        try:
-            made[key.value if isinstance(key, Enum) else key] = _form(part)
-        except Mismatch as wrong:
-            raise wrong.within(key) from None
-    return made
-
-
-def _in_order(items: list[Any]) -> list[Any]:
-    """The same order wherever and whenever it runs, as a set has none."""
-    try:
-        return sorted(items)
-    except TypeError:
-        return sorted(items, key=repr)
