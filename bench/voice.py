@@ -171,9 +171,7 @@ async def _transcribe(call: Call, services: HostServices) -> Result:
 async def _chat(call: Call, services: HostServices) -> Result:
     arguments = {"expression": "12 times 9"}
     calls = [{"id": "call_1", "name": "calculator.evaluate", "arguments": arguments}]
-    return Result(
-        {"text": "", "tool_calls": calls, "model": "fake", "finish_reason": "tool_calls"}
-    )
+    return Result({"text": "", "tool_calls": calls, "model": "fake", "finish_reason": "tool_calls"})
 
 
 async def _evaluate(call: Call, services: HostServices) -> Result:

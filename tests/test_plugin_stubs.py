@@ -414,7 +414,7 @@ class Diary(Plugin):
 """
 
 
-@pytest.mark.parametrize("tier", [pytest.param("wasm", marks=pytest.mark.slow), "grpc"])
+@pytest.mark.parametrize("tier", [pytest.param("wasm", marks=pytest.mark.soak), "grpc"])
 async def test_the_client_works_in_a_guest_and_in_a_child(tier: str, tmp_path: Path) -> None:
     (tmp_path / "plugin.toml").write_text(GUEST)
     (tmp_path / "diary_plugin.py").write_text(GUEST_CODE)

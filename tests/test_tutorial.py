@@ -44,9 +44,11 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     made.close()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # on a machine that is shared; python -m bench tutorial measures
-@pytest.mark.parametrize("tier", ["wasm", "grpc"])
+@pytest.mark.parametrize(
+    "tier",
+    [pytest.param("wasm", marks=pytest.mark.soak), pytest.param("grpc", marks=pytest.mark.slow)],
+)
 def test_the_tutorial_can_be_followed_by_the_letter(tier: str, reader: Reader) -> None:
     if missing := [m for m in MODELS if not (models_dir() / m).is_dir()]:
         pytest.skip(f"needs `loom models pull {' '.join(missing)}`")

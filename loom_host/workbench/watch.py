@@ -16,9 +16,12 @@ LEFTOVERS = ("~", ".pyc", ".swp", ".swx", ".tmp")
 Seen = dict[str, tuple[int, int]]
 
 
-async def saved(folder: Path) -> AsyncIterator[list[str]]:
-    """The names of files that were saved, made or removed, once all is quiet for one look."""
-    before = await asyncio.to_thread(look, folder)
+async def saved(folder: Path, before: Seen) -> AsyncIterator[list[str]]:
+    """The names of files that were saved, made or removed, once all is quiet for one look.
+
+    Args:
+        before: what `look` saw before the files were first used.
+    """
     changed: set[str] = set()
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -19,7 +19,7 @@ from . import debug
 from .bench import Bench, Hear
 from .doorway import Doorway
 from .order import Order
-from .watch import saved
+from .watch import Seen, look, saved
 
 STILL_EVERY_S = 3.0
 """Between two signs that a build goes on."""
@@ -41,12 +41,15 @@ class Workbench:
         self._place, self._hear = place, hear
         self._seats = 0
         self._text = b""
+        self._seen: Seen = {}
+        """The folder before the first start, so that no save since then is missed."""
         self._one = asyncio.Lock()
 
     async def start(self) -> None:
         """Build and start it. Raises a LoomError that tells why it does not run."""
         async with self._one:
             began = time.monotonic()
+            self._seen = await asyncio.to_thread(look, self.order.folder)
             manifest, text = await self._read()
             await self._renew(manifest, text)
         self._tell("ready", began)
@@ -69,7 +72,7 @@ class Workbench:
 
     async def follow(self) -> None:
         """Reload whenever something is saved, until it is cancelled."""
-        async with contextlib.aclosing(saved(self.order.folder)) as changes:  # type: ignore[type-var]
+        async with contextlib.aclosing(saved(self.order.folder, self._seen)) as changes:  # type: ignore[type-var]
             async for changed in changes:
                 await self.reload(changed)
 
