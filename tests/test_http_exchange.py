@@ -134,7 +134,7 @@ def test_a_plain_body_over_the_limit() -> None:
         body.feed(b"x")
 
 
-@pytest.mark.parametrize("data", [b"not packed", gzip.compress(b"x" * 100)[:20]])
+@pytest.mark.parametrize("data", [b"not packed", gzip.compress(b"x" * 100, mtime=0)[:20]])
 def test_a_body_that_is_not_what_it_says(data: bytes) -> None:
     body = Body("gzip", 1000)
     with pytest.raises(ValueError, match="gzip"):
