@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loom_sdk import Call, Event, Result
+from loom_sdk import Call, Result
 from loom_sdk.errors import CapabilityNotFound, PermissionDenied
 from loom_sdk.plugin import CapabilitySpec
 
@@ -22,7 +21,8 @@ from .handle import PluginHandle, Slots
 from .manifest import Manifest
 from .quotas import Quotas
 from .registry import Offer
-from .runtimes.base import Declaration, PluginSpec, Usage
+from .runtimes.base import Declaration, PluginSpec
+from .runtimes.inside import Inside
 from .settings import PluginSettings
 
 CAPABILITIES = (
@@ -59,21 +59,15 @@ CAPABILITIES = (
 )
 
 
-class HostInstance:
+class HostInstance(Inside):
     """Answers from the broker's tables, for whoever asks."""
-
-    asleep = False
 
     def __init__(
         self, broker: Broker, handles: Mapping[str, PluginHandle], log: EventKeeper
     ) -> None:
+        super().__init__(Declaration(CAPABILITIES))
         self._broker, self._handles, self._log = broker, handles, log
         self.handle: PluginHandle | None = None
-        self.declaration = Declaration(CAPABILITIES)
-        self.enforcement: Mapping[str, str] = {}
-
-    async def wake(self) -> None:
-        """The host never sleeps."""
 
     async def invoke(self, call: Call) -> Result:
         assert self.handle is not None
@@ -120,22 +114,6 @@ class HostInstance:
                 permission="invoke:loom.approve",
             )
         return approvals.answer(arguments["id"], arguments["allow"], agents)
-
-    async def handle_event(self, event: Event) -> int:
-        return 0
-
-    async def health(self) -> str:
-        return ""
-
-    async def wait_exit(self) -> str:
-        await asyncio.Event().wait()
-        return ""
-
-    async def aclose(self, grace_s: float) -> None:
-        return
-
-    def usage(self) -> Usage:
-        return Usage()
 
 
 def tool_entry(offer: Offer) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def host_in(tier: str, folder: Path) -> Host:
     return Host.from_config(folder / "loom.toml", tables)
 
 
-@pytest.mark.parametrize("tier", ["native", "wasm", "grpc"])
+@pytest.mark.parametrize("tier", ["native", pytest.param("wasm", marks=pytest.mark.soak), "grpc"])
 async def test_an_agent_keeps_its_state_in_every_tier(tier: str, tmp_path: Path) -> None:
     async with host_in(tier, tmp_path) as host:
         assert host.plugins["chatter"].spec.tier == tier

@@ -102,7 +102,7 @@ def tiers_of(folder: Path) -> list[Any]:
     return [
         pytest.param(
             folder, tier, id=f"{folder.name}-{tier}",
-            marks=pytest.mark.slow if tier == "wasm" else (),
+            marks=pytest.mark.soak if tier == "wasm" else (),
         )
         for tier in manifest_of(folder).tiers
     ]  # fmt: skip

@@ -39,8 +39,16 @@ async def outcomes(plan: Plan, tier: str, *only: str) -> dict[str, Outcome]:
     return {one.check: one async for one in run(plan, (tier,), only)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", CONFORMING, ids=named)
+@pytest.mark.parametrize(
+    "folder",
+    [
+        pytest.param(
+            one, id=named(one),
+            marks=pytest.mark.soak if one.name == "everywhere" else pytest.mark.slow,
+        )
+        for one in CONFORMING
+    ],
+)  # fmt: skip
 async def test_no_check_flags_a_good_plugin(folder: Path) -> None:
     tiers = plan_of(folder).manifest.tiers
     found = await outcomes_of(folder, tiers, 20.0)

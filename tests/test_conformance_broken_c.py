@@ -9,7 +9,7 @@ import pytest
 from .conformance_matrix import check_flagged, part
 from .test_broken_plugins import named
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 @pytest.mark.parametrize("folder", part(2), ids=named)

@@ -104,7 +104,7 @@ def _need_modules(reader: Reader) -> None:
         pytest.skip(f"needs Go's module proxy: {error}")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "needs", "contract"),
     [("shout-go", "go", "proto/plugin.proto"), ("wrapper-c", "wasm-tools", "sdk/wit/plugin.wit")],

@@ -42,7 +42,7 @@ def test_the_check_finds_nothing(example: Path, capsys: pytest.CaptureFixture[st
     assert main(["plugin", "check", str(example), "--strict"]) == 0, capsys.readouterr()
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # one of them compiles JavaScript
 def test_its_own_tests_pass(example: Path) -> None:
     if example.name == "home-intents":
         try:

@@ -164,7 +164,7 @@ async def woken(host: Host, sound: Sound) -> list[tuple[str, str, str]]:
     return [(event.type, data["phrase"], data["position_ms"])]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_it_hears_the_same_in_every_tier() -> None:
     heard = {}
     for tier in ("native", "grpc", "wasm"):

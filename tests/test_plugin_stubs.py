@@ -315,6 +315,7 @@ def test_the_page_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert main(shlex.split(line, comments=True)[1:]) == 0
     assert "notes_search" in (tmp_path / "my-agent" / "tools.py").read_text()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tools", raising=False)  # a folder of this project, too
     space: dict[str, Any] = {}
     exec(compile(code.text, "CHECKS.md", "exec", dont_inherit=True), space)  # our own page
     host = FakeHost(space["Diary"])

@@ -65,7 +65,7 @@ async def test_a_python_project_runs_in_every_tier_it_claims(
                 assert answer.output == {"text": "Hello, Ada!"}
 
 
-MINUTES = {"go", "rust", "zig", ("javascript", "wasm")}
+MINUTES = {"go", "rust", "zig", "c", ("javascript", "wasm")}
 """From nothing their compilers take one to three minutes: `make soak`."""
 OFFLINE = ("dial tcp", "ENOTFOUND", "EAI_AGAIN", "Could not resolve host", "failed to download")
 

@@ -83,6 +83,7 @@ async def test_its_schema_is_pydantics_own(host: Host) -> None:
     assert "total" not in schema["$defs"]["Order"]["properties"]
 
 
+@pytest.mark.soak
 def test_the_wasm_build_refuses_it_and_names_what_to_use(tmp_path: Path) -> None:
     with pytest.raises(
         PluginLoadError, match="pydantic does not run in the wasm tier.*dataclass.*grpc or native"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from loom_host.grants import Grants
 from loom_host.handle import PluginHandle
 from loom_host.manifest import Manifest
 from loom_host.quotas import Quotas
-from loom_host.runtimes.base import Declaration, PluginSpec, Usage
+from loom_host.runtimes.base import Declaration, PluginSpec
+from loom_host.runtimes.inside import Inside
 from loom_host.settings import PluginSettings
 from loom_host.slots import Slots
-from loom_sdk import Call, Event, Result
+from loom_sdk import Call, Result
 from loom_sdk.plugin import CapabilitySpec
 
 NAME, ID = "conformance-answers", "loom/conformance-answers"
@@ -22,37 +22,15 @@ MOST = 1024
 """Calls at once."""
 
 
-class Answering:
+class Answering(Inside):
     """Answers each capability with the output that conformance.toml gives for it."""
 
-    asleep = False
-    enforcement: Mapping[str, str] = {}
-
     def __init__(self, answers: Mapping[str, Any]) -> None:
+        super().__init__(Declaration())
         self._answers = answers
-        self.declaration = Declaration()
-
-    async def wake(self) -> None:
-        """It never sleeps."""
 
     async def invoke(self, call: Call) -> Result:
         return Result(self._answers[call.capability])
-
-    async def handle_event(self, event: Event) -> int:
-        return 0
-
-    async def health(self) -> str:
-        return ""
-
-    async def wait_exit(self) -> str:
-        await asyncio.Event().wait()
-        return ""
-
-    async def aclose(self, grace_s: float) -> None:
-        return
-
-    def usage(self) -> Usage:
-        return Usage()
 
 
 def answering(answers: Mapping[str, Any], folder: Path) -> PluginHandle:

@@ -19,6 +19,7 @@ from loom_host.host import Host
 from loom_host.manifest import Manifest, Permissions
 
 from .kit import Fault
+from .world import granted_folders
 
 SOURCE = Path(__file__).parent / "probe" / "loom_probe.py"
 NAME = "conformance-probe"
@@ -95,7 +96,7 @@ def _settings(
     table: dict[str, Any] = {
         "tier": tier,
         "allow": allow,
-        "folders": _folders(place, manifest.permissions),
+        "folders": granted_folders(manifest.permissions, place),
         "quotas": dict(quotas),
         "trusted": True,
         "code": code_hash(folder),
@@ -112,17 +113,6 @@ def _settings(
         "telemetry": {"log_level": "error"},
         "plugins": {NAME: table},
     }  # fmt: skip
-
-
-def _folders(place: Path, wants: Permissions) -> dict[str, str]:
-    """Somewhere for each folder that the manifest asks for."""
-    made = {}
-    for ask in wants.filesystem:
-        name = ask.removesuffix(":rw")
-        path = place / "granted" / name
-        path.mkdir(parents=True, exist_ok=True)
-        made[name] = str(path)
-    return made
 
 
 @contextmanager
