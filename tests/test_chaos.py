@@ -24,6 +24,7 @@ GROWTH_MB = 8.0
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_ten_plugins_survive_half_a_minute_of_chaos(tmp_path: Path) -> None:
     await _survive(tmp_path, warm_s=10, seconds=20)
 
