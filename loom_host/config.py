@@ -74,6 +74,15 @@ def _profile(name: Any) -> dict[str, Any]:
     return merge(_profile(data.pop("extends", "")), data)
 
 
+def passing_folders(place: Path, tier: str) -> dict[str, str]:
+    """Keys of `[host]` for a host that runs for a test alone: its folders, below `place`.
+
+    For the wasm tier without the cache: what was compiled is kept for the next one.
+    """
+    names = ("data", "runtime") if tier == "wasm" else ("data", "runtime", "cache")
+    return {f"{name}_dir": str(place / name) for name in names}
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Tables merged key by key; every other value replaced."""
     result = dict(base)

@@ -12,7 +12,7 @@ from typing import Any
 from loom_sdk.errors import PluginLoadError
 
 from .builds import build_plugin
-from .config import load_settings, merge
+from .config import load_settings, merge, passing_folders
 from .discovery import code_hash
 from .grants import asked_for
 from .host import Host
@@ -61,9 +61,7 @@ def _manifest(folder: Path | str) -> Manifest:
 
 
 def _tables(manifest: Manifest, tier: str, place: str) -> dict[str, Any]:
-    # What was compiled for the wasm tier is kept for the next test, as in every host.
-    own = ("data", "runtime") if tier == "wasm" else ("data", "runtime", "cache")
-    folders = {f"{name}_dir": f"{place}/{name}" for name in own}
+    folders = passing_folders(Path(place), tier)
     return {
         "host": {"plugin_paths": [str(manifest.folder)], "control": False} | folders,
         "telemetry": {"log_level": "error"},

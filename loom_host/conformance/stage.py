@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from loom_host.config import load_settings
+from loom_host.config import load_settings, passing_folders
 from loom_host.discovery import code_hash, is_first_party
 from loom_host.grants import asked_for
 from loom_host.handle import PluginHandle
@@ -87,7 +87,6 @@ def _settings(
     folder: Path,
     quotas: Mapping[str, Any],
 ) -> dict[str, Any]:
-    kept = ("data", "runtime") if tier == "wasm" else ("data", "runtime", "cache")
     own = is_first_party(manifest)
     allow = {
         **{kind: list(values) for kind, values in asked_for(manifest).items()},
@@ -105,7 +104,7 @@ def _settings(
         table["sandbox"] = manifest.sandbox or ("standard" if own else "strict")
     if tier == "wasm":
         table["isolation"] = "thread" if own else "process"
-    places = {f"{name}_dir": str(place / name) for name in kept}
+    places = passing_folders(place, tier)
     return {
         "host": {
             "plugin_paths": [str(folder)], "control": False, "stop_grace_ms": GRACE_MS, **places,

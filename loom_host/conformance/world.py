@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loom_host.config import load_settings
+from loom_host.config import load_settings, passing_folders
 from loom_host.discovery import code_hash
 from loom_host.grants import asked_for
 from loom_host.host import Host
@@ -53,9 +53,7 @@ def make_host(
 
 def _settings(plan: Plan, tier: str, place: Path) -> dict[str, Any]:
     manifest = plan.manifest
-    # What was compiled for the wasm tier is kept for the next time, as in every host.
-    kept = ("data", "runtime") if tier == "wasm" else ("data", "runtime", "cache")
-    host = {f"{name}_dir": str(place / name) for name in kept}
+    host = passing_folders(place, tier)
     asked: dict[str, Any] = {key: list(value) for key, value in asked_for(manifest).items()}
     table = {
         "allow": asked,
