@@ -31,6 +31,7 @@ from loom_host.telemetry import (
     tree,
     waterfall,
 )
+from loom_host.telemetry.logs import LOGGERS, PLUGIN_LOGGER
 from loom_host.telemetry.metrics import SERIES_MAX, STANDARD
 from loom_host.telemetry.ring import RING
 from loom_sdk.errors import ActionFailed, ConfigError, QuotaExceeded
@@ -405,6 +406,24 @@ def test_an_error_loses_its_secrets() -> None:
     redactor.error(over)
     assert "s3cret" not in over.message
     assert over.plugin_id == "a/p"
+
+
+def test_hosts_of_one_process_close_in_any_order_and_leave_the_levels_as_they_were() -> None:
+    loggers = [logging.getLogger(name) for name in (*LOGGERS, PLUGIN_LOGGER)]
+    before = [logger.level for logger in loggers]
+    quiet, chatty = (
+        configure("error", stream=io.StringIO()),
+        configure("debug", stream=io.StringIO()),
+    )
+    assert {logger.level for logger in loggers} == {logging.DEBUG}
+    quiet.close()
+    assert {logger.level for logger in loggers} == {logging.DEBUG}
+    later = configure("error", stream=io.StringIO())
+    chatty.close()
+    assert {logger.level for logger in loggers[:-1]} == {logging.ERROR}
+    later.close()
+    later.close()
+    assert [logger.level for logger in loggers] == before
 
 
 def test_text_lines_are_for_people_and_a_wrong_level_is_refused() -> None:

@@ -120,6 +120,32 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+class _Levels:
+    """The levels of loggers that the hosts of a process share: the lowest that one of them wants.
+
+    They may close in any order; then each logger has the level that it had before.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+        self._wanted: dict[str, list[int]] = {}
+
+    def want(self, name: str, level: int) -> None:
+        logger = logging.getLogger(name)
+        self._before.setdefault(name, logger.level)
+        wanted = self._wanted.setdefault(name, [])
+        wanted.append(level)
+        logger.setLevel(min(wanted))
+
+    def unwant(self, name: str, level: int) -> None:
+        wanted = self._wanted[name]
+        wanted.remove(level)
+        logging.getLogger(name).setLevel(min(wanted) if wanted else self._before.pop(name))
+
+
+_levels = _Levels()
+
+
 class Logs:
     """The logging of one host: its handlers, until `close`. Made by `configure`."""
 
@@ -139,11 +165,11 @@ class Logs:
         self._ring = Ring(formatter.entry)
         self._handlers: list[logging.Handler] = [stream_handler, self._ring]
         self._loggers = [logging.getLogger(name) for name in loggers]
-        self._plugins = logging.getLogger(PLUGIN_LOGGER)
-        self._levels = [logger.level for logger in (self._plugins, *self._loggers)]
-        self._plugins.setLevel(logging.DEBUG)  # `loom logs` has them all
+        self._levels = {PLUGIN_LOGGER: logging.DEBUG}  # `loom logs` has them all
+        self._levels |= dict.fromkeys(loggers, level)
+        for name, wanted in self._levels.items():
+            _levels.want(name, wanted)
         for logger in self._loggers:
-            logger.setLevel(level)
             for handler in self._handlers:
                 logger.addHandler(handler)
 
@@ -168,9 +194,10 @@ class Logs:
         self._ring.unfollow(follower)
 
     def close(self) -> None:
-        """Take the handlers off and put the levels back."""
-        for logger, level in zip((self._plugins, *self._loggers), self._levels, strict=True):
-            logger.setLevel(level)
+        """Take the handlers off; the last host to close puts the levels back."""
+        for name, wanted in self._levels.items():
+            _levels.unwant(name, wanted)
+        self._levels = {}
         for logger in self._loggers:
             for handler in self._handlers:
                 logger.removeHandler(handler)
