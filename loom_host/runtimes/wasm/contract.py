@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from wasmtime import Engine, WasmtimeError
-from wasmtime.component import Component
+from wasmtime.component import Component, Linker
 from wasmtime.component import _types as t
 
 from loom_sdk.errors import PluginLoadError
@@ -103,7 +103,7 @@ class Loaded:
 
     `exports` and `imports` hold the types of the contract's functions; `foreign` is None, or the
     functions of a component that was not written for Loom and then `exports` is empty. `bind` and
-    `serve` are those of the marshaller.
+    `serve` are those of the marshaller. `linker` is set by the engine that it is loaded by.
 
     Args:
         direct: use the direct marshaller, where it fits this wasmtime.
@@ -113,6 +113,7 @@ class Loaded:
         self, component: Component, engine: Engine, name: str, direct: bool = True
     ) -> None:
         self.component, self.name = component, name
+        self.linker: Linker | None = None
         marshaller = border if direct and border.fits() else stock
         self.bind, self.serve = marshaller.bind, marshaller.serve
         self.foreign: Foreign | None = None

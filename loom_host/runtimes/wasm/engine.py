@@ -109,7 +109,12 @@ class Engine:
         self._plain = linker, adapter
 
     def linker(self, loaded: Loaded) -> Linker:
-        """Imports of one component. Which guest calls is known by the thread."""
+        """Imports of one component, for all its guests. Which one calls is known by the thread."""
+        if loaded.linker is None:
+            loaded.linker = self._link(loaded)
+        return loaded.linker
+
+    def _link(self, loaded: Loaded) -> Linker:
         linker = Linker(self.wasmtime)
         linker.add_wasip2()
         pollable.shadow(linker, lambda: self.running.guest.wait)
