@@ -86,6 +86,8 @@ def _texts(wish: Wish) -> dict[str, str]:
             texts[names.get(name, name)] = filled(_own(path.read_text(), wish), words)
     if "package.json" in texts:
         texts["package-lock.json"] = _package_lock(wish)
+    if (wish.lang, wish.tier) == ("javascript", "wasm"):  # the build brings loom.js itself
+        texts["loom.d.ts"] = (_js_sdk() / "wasm" / "loom.d.ts").read_text()
     return texts
 
 
@@ -137,7 +139,7 @@ def _readme(wish: Wish, folder: Path) -> str:
     words = {
         "name": wish.name,
         "description": manifest.description,
-        "folder": str(folder.resolve()),
+        "folder": folder.resolve().name,
         "allow": f"    allow = {{ {allow} }}",
         "needs": f"Building it needs {template.toolchain}.\n" if template.toolchain else "",
         "build": _build_line(wish),

@@ -135,8 +135,10 @@ def test_every_project_is_whole(
     data = tomllib.loads((tmp_path / "it" / "plugin.toml").read_text())
     assert valid(plugin_schema(), data) == []
     assert not [path for path in files if re.search(r"\{\{\w+\}\}", path.read_text())]
+    assert ("loom.d.ts" in names) == ((template.lang, template.tier) == ("javascript", "wasm"))
     readme = (tmp_path / "it" / "README.md").read_text()
     assert template.toolchain in readme
+    assert 'plugin_paths = ["it"]' in readme
     assert main(["plugin", "check", str(tmp_path / "it")]) == 0
     said = capsys.readouterr().out
     assert {line.split()[2] for line in said.splitlines() if ": warning " in line} <= {
