@@ -1,6 +1,6 @@
 """Compiled components on disk. Loading one runs it, so each is authenticated with a host key.
 
-An entry's name says what it was made from: the component's sha256, the wasmtime version and the
+An entry's name says what it was made from: the component's `digest`, the wasmtime version and the
 engine's settings. Whatever does not verify is compiled again and replaced.
 """
 
@@ -47,6 +47,16 @@ def mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
             yield content
 
 
+def digest(content: bytes | bytearray | mmap.mmap) -> bytes:
+    """sha256 over the size of the first half and both halves' sha256, each taken in a thread."""
+    with memoryview(content) as view, ThreadPoolExecutor(1) as pool:
+        middle = len(view) // 2
+        with view[:middle] as first, view[middle:] as second:
+            other = pool.submit(hashlib.sha256, second)
+            digests = hashlib.sha256(first).digest() + other.result().digest()
+    return hashlib.sha256(middle.to_bytes(8, "little") + digests).digest()
+
+
 class CodeCache:
     """Precompiled components of one engine configuration.
 
@@ -65,7 +75,7 @@ class CodeCache:
     def name_of(self, wasm: bytes | mmap.mmap) -> str:
         """An entry's name. Raises PluginLoadError when the folder's key is not ours."""
         self._prepare()
-        return f"{hashlib.sha256(wasm).hexdigest()}-{self._suffix}"
+        return f"{digest(wasm).hex()}-{self._suffix}"
 
     def verified(self, name: str) -> int | None:
         """An open file of compiled code that is authentic, None where there is none.
@@ -135,14 +145,7 @@ class CodeCache:
         self._key = key
 
     def _mac(self, name: str, code: bytes | bytearray | mmap.mmap) -> bytes:
-        """Over the digests of the code's two halves, each hashed in a thread of its own."""
-        with memoryview(code) as view, ThreadPoolExecutor(1) as pool:
-            middle = len(view) // 2
-            with view[:middle] as first, view[middle:] as second:
-                other = pool.submit(hashlib.sha256, second)
-                digests = hashlib.sha256(first).digest() + other.result().digest()
-        size = middle.to_bytes(8, "little")
-        return hmac.digest(self._key, name.encode() + b"\0" + size + digests, "sha256")
+        return hmac.digest(self._key, name.encode() + b"\0" + digest(code), "sha256")
 
     def _load(self, engine: Engine, name: str) -> Component | None:
         path = self.folder / f"{name}.cwasm"
