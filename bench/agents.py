@@ -1,4 +1,6 @@
-"""1,000 agents of one plugin, 10 events/s each: from mailbox to handler, and memory per agent."""
+"""1,000 agents of one plugin, 10 events/s each: from when an event is due to its handler, and memory
+per agent. Where the host is slower than the rate the wait counts, too: the queue grows.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +69,13 @@ def make_host(folder: Path) -> Host:
 
 
 async def drive(host: Host, waited: list[float], kind: str) -> tuple[float, float]:
-    """One round: publish at the rate; p50 and p99 of the ms from publish to handler."""
+    """One round: publish at the rate; p50 and p99 of the ms from when it was due to the handler."""
     waited.clear()
     total, sent, began = AGENTS * RATE * SECONDS, 0, time.perf_counter()
     while sent < total:
         due = min(total, int((time.perf_counter() - began) * AGENTS * RATE))
         for number in range(sent, due):
-            event = Event(kind, metadata={"at": repr(time.perf_counter())})
+            event = Event(kind, metadata={"at": repr(began + number / (AGENTS * RATE))})
             await host.bus.publish(f"room.{number % AGENTS}", event)
         sent = max(sent, due)
         await asyncio.sleep(STEP_S)
@@ -106,7 +108,7 @@ def rows() -> list[Row]:
         found, memory = asyncio.run(measure(Path(root)))
     table = []
     for kind, what in KINDS.items():
-        name = f"{AGENTS} agents, {RATE} events/s each{what}, publish to handler"
+        name = f"{AGENTS} agents, {RATE} events/s each{what}, due to handler"
         table.append(row(f"{name}: p50", [p50 for p50, _ in found[kind]], "ms"))
         table.append(row(f"{name}: p99", [p99 for _, p99 in found[kind]], "ms", target=20))
     return [*table, row("memory per native agent of one plugin", [memory], "KiB")]

@@ -25,18 +25,16 @@ class Deadline:
         """When the time is up, on the loop's clock."""
 
     def __enter__(self) -> Deadline:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._clock = _clock_of(loop)
-        self.restart(self._seconds)
+        self._clock = _clock_of(task.get_loop())
+        self._clock.watch(self, self._seconds)
         return self
 
     def restart(self, seconds: float) -> None:
         """The time is up so many seconds from now instead. Inside the block only."""
-        self.at = self._clock.loop.time() + seconds
-        self._clock.watch(self)
+        self._clock.watch(self, seconds)
 
     def end(self, why: Exception) -> None:
         """End the block with this error, unless it has been ended already.
@@ -87,10 +85,11 @@ class _Clock:
         self._at = inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, deadline: Deadline) -> None:
+    def watch(self, deadline: Deadline, seconds: float) -> None:
+        at = deadline.at = self.loop.time() + seconds
         self.running.add(deadline)
-        if deadline.at < self._at:
-            self._set(deadline.at)
+        if at < self._at:
+            self._set(at)
 
     def _set(self, at: float) -> None:
         if self._timer is not None:

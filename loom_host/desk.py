@@ -52,10 +52,9 @@ class Desk:
     """
 
     def __init__(self, store: Store, card: Card, known: bytes | None = None) -> None:
-        self._card = card
-        self._staged = Staged(store)
-        self._key = card.key
-        self._read = known
+        self._store, self._card, self._read = store, card, known
+        self._written = False
+        self._changes: Staged | None = None
         self._parts: list[tuple[PluginStore, PluginStore, int]] = []
         self.actions: list[Action] = []
         """What the agent wants done once the event is handled."""
@@ -63,8 +62,14 @@ class Desk:
     @property
     def _kept(self) -> bytes:
         if self._read is None:
-            self._read = self._staged.get(self._key) or bytes(STATE_AT)
+            self._read = self._store.get(self._card.key) or bytes(STATE_AT)
         return self._read
+
+    @property
+    def _staged(self) -> Staged:
+        if self._changes is None:
+            self._changes = Staged(self._store)
+        return self._changes
 
     @property
     def known(self) -> bytes | None:
@@ -83,15 +88,15 @@ class Desk:
 
     def read(self) -> bytes:
         """For the plugin, a line each: the card, the version of the state, the state."""
-        version = int.from_bytes(self._kept[:VERSION_BYTES], "big")
-        return b"%s\n%d\n%s" % (self._card.told, version, self._kept[STATE_AT:])
+        kept = self._kept
+        version = int.from_bytes(kept[:VERSION_BYTES], "big")
+        return b"%s\n%d\n%s" % (self._card.told, version, kept[STATE_AT:])
 
     def write(self, state: bytes, label: int = DEFAULT) -> None:
         """Keep the state as the plugin gave it, one version later, and its level of privacy."""
         version = int.from_bytes(self._kept[:VERSION_BYTES], "big") + 1
-        head = version.to_bytes(VERSION_BYTES, "big") + bytes([label])
-        self._read = head + state
-        self._staged.put(self._key, self._read)
+        self._read = b"%b%c%b" % (version.to_bytes(VERSION_BYTES, "big"), label, state)
+        self._written = True
 
     def keys_of(self, store: PluginStore) -> PluginStore:
         """The plugin's own storage, with what this event wrote there."""
@@ -104,7 +109,10 @@ class Desk:
 
     def batch(self) -> Batch:
         """All that the event wrote."""
-        return self._staged.batch()
+        batch = self._changes.batch() if self._changes is not None else Batch()
+        if self._written:
+            batch.put(self._card.key, self._kept)
+        return batch
 
     def committed(self) -> None:
         """After the batch was written: count it."""

@@ -178,8 +178,9 @@ class Audit:
     def count(self, plugin: str, kind: str, value: str) -> None:
         """One use more of what is allowed."""
         key = (plugin, kind, value)
-        if key in self.used or len(self.used) < 10_000:
-            self.used[key] = self.used.get(key, 0) + 1
+        known = self.used.get(key)
+        if known is not None or len(self.used) < 10_000:
+            self.used[key] = (known or 0) + 1
 
     def refuse(
         self, grants: Grants, kind: str, value: str, rule: str = "", level: int = logging.WARNING

@@ -46,8 +46,9 @@ class Handling:
             LoomError: the handler's own, or DeadlineExceeded or QuotaExceeded.
         """
         # Untraced events, such as frames of audio, do not begin a trace.
-        name = f"handle {event.topic}"
-        span = self._tracer.start(name, event.traceparent) if event.traceparent else None
+        span = None
+        if event.traceparent:
+            span = self._tracer.start(f"handle {event.topic}", event.traceparent)
         flight = _flight(handle, event, span.traceparent if span else "", agent)
         flight.desk = desk
         handle.inflight[event.id] = flight

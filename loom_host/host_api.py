@@ -22,7 +22,6 @@ from loom_sdk.port import HttpResponse, SpanRecord
 from .actions import parse_actions
 from .broker import Broker
 from .bus import MemoryBus
-from .desk import Desk
 from .discretion import Discretion
 from .dispatch import DEFAULT_TIMEOUT_MS, Request
 from .grants import Audit
@@ -166,18 +165,9 @@ class HostApi:
         flight = self._meters.serving()
         return self._kv if flight is None or flight.desk is None else flight.desk.keys_of(self._kv)
 
-    def _desk(self, key: str) -> Desk | None:
-        """Of the agent's event that a reserved key names."""
-        flight = self._meters.flight(key.rpartition("/")[2])
-        return flight.desk if flight else None
-
     async def kv_get(self, key: str) -> bytes | None:
         if key.startswith(STATE):
-            self._meters.request()
-            desk = self._desk(key)
-            if desk is not None and desk.label:
-                self._discretion.rise(desk.label, key.rpartition("/")[2])
-            return desk.read() if desk else None
+            return self._told(key[len(STATE) :])
         self._check("storage", "own")
         return self._discretion.read(self._keys, key)
 
@@ -192,22 +182,35 @@ class HostApi:
             raise self._meters.refusal("storage_bytes", keys.limit, used, "")
         await self._parts.store.settle()
 
+    def _told(self, served: str) -> bytes | None:
+        """What an agent is told of itself as its handler begins."""
+        self._meters.request(served)
+        flight = self._handle.inflight.get(served)
+        desk = flight.desk if flight is not None else None
+        if flight is None or desk is None:
+            return None
+        if desk.label > flight.level:
+            self._discretion.rise(desk.label, served)
+        return desk.read()
+
     def _keep(self, key: str, value: bytes) -> None:
         """The state or the actions of an agent, until its event is handled."""
-        desk, served = self._desk(key), key.rpartition("/")[2]
-        if desk is None:
+        served = key.rpartition("/")[2]
+        flight = self._handle.inflight.get(served)
+        desk = flight.desk if flight is not None else None
+        if flight is None or desk is None:
             raise CapabilityError(f"{self._handle.name} keeps state outside of an agent's event")
         if key.startswith(ACTIONS):
-            self._meters.request()
+            self._meters.request(served)
             desk.actions = parse_actions(value)
             for action in desk.actions:
                 self._parts.audit.check(self._handle.grants, "invoke", action.name)
             self._discretion.rise(self._discretion.level(served), served)
             return
-        self._check("storage", "own")
+        self._check("storage", "own", served)
         if len(value) > self._kv.limit:
             raise self._meters.refusal("storage_bytes", self._kv.limit, len(value), "")
-        desk.write(value, self._discretion.level(served))
+        desk.write(value, self._handle.labels.asks_at(flight.level))
 
     async def kv_delete(self, key: str) -> None:
         self._check("storage", "own")

@@ -161,7 +161,8 @@ class Labels:
     def of_event(self, agent: str, metadata: Mapping[str, str]) -> int:
         """The level of an event for it: the stricter of its label and its agent's policy."""
         level = level_of(metadata) if is_marked(metadata) else DEFAULT
-        return max(level, self.agents.get(agent, PUBLIC)) if self.agents else level
+        own = self.agents.get(agent, PUBLIC)
+        return own if own > level else level
 
     def asks_at(self, level: int | None) -> int:
         """The level of what it asks of the host.

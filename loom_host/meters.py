@@ -48,7 +48,8 @@ class Meters:
 
     def request(self, call_id: str = "") -> None:
         """Count one request of any kind. Raises QuotaExceeded."""
-        self._spend(self._asked, call_id)
+        if not self._asked.taken():
+            raise self._spent(self._asked, call_id)
         flight, limit = self._charged(call_id), self._quotas.host_calls_per_call
         if flight is None or not limit:
             return
@@ -58,13 +59,13 @@ class Meters:
 
     def publication(self, call_id: str) -> None:
         """Count one event. Raises QuotaExceeded."""
-        self._spend(self._published, call_id)
+        if not self._published.taken():
+            raise self._spent(self._published, call_id)
 
-    def _spend(self, pace: Pace, call_id: str) -> None:
-        if not pace.taken():
-            error = pace.error()
-            self._refuse(error.quota, call_id, lambda: error)
-            raise error
+    def _spent(self, pace: Pace, call_id: str) -> QuotaExceeded:
+        error = pace.error()
+        self._refuse(error.quota, call_id, lambda: error)
+        return error
 
     def line(self, size: int, attributes: Mapping[str, str], call_id: str) -> str:
         """The quota that has no room for a log line with so many characters; empty: all have.

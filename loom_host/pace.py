@@ -16,19 +16,20 @@ class Pace:
 
     def __init__(self, plugin_id: str, quota: str, rate: float) -> None:
         self._plugin_id, self._quota, self._rate = plugin_id, quota, rate
-        self._room, self._filled = max(rate, 1.0), time.monotonic()
+        self._most = max(rate, 1.0)
+        self._room, self._filled = self._most, time.monotonic()
 
     def taken(self) -> bool:
         """Take one, where there is one left."""
         if not self._rate:
             return True
         now = time.monotonic()
-        grown = self._room + (now - self._filled) * self._rate
-        self._room, self._filled = min(grown, max(self._rate, 1.0)), now
-        if self._room < 1:
-            return False
-        self._room -= 1
-        return True
+        room = self._room + (now - self._filled) * self._rate
+        if room > self._most:
+            room = self._most
+        self._filled, enough = now, room >= 1
+        self._room = room - 1 if enough else room
+        return enough
 
     def spend(self) -> None:
         """Take one. Raises QuotaExceeded where there is none left."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from loom_sdk import QoS
-from loom_sdk.errors import BusError, encode
+from loom_sdk.errors import BusError, PluginCrashed, encode
 from loom_sdk.plugin import SubscriptionSpec
 from loom_sdk.topics import covers
 
@@ -152,7 +152,7 @@ class Pump:
     ) -> None:
         handle: PluginHandle | None = None
         try:
-            handle, instance = await self._placed()
+            handle, instance = self._at_once() or await self._placed()
             try:
                 await self._deliver(handle, instance, delivery, subscription)
             finally:
@@ -161,17 +161,23 @@ class Pump:
             handle = handle or self.handle
             message = encode(error).message
             if has_ended(handle, error):
+                if isinstance(error, PluginCrashed):
+                    self._tell(handle, delivery, subscription, message)
                 await self._again(handle, spec, delivery, subscription, message)
             else:
                 self._give_up(handle, delivery, subscription, message)
         else:
             subscription.ack(delivery)
 
-    async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
-        """As `placed`, for its plugin or whatever took its place."""
+    def _at_once(self) -> tuple[PluginHandle, PluginInstance] | None:
+        """A place at the plugin, where it is awake and has a free one."""
         handle, instance = self.handle, self.handle.instance
         if instance is not None and handle.serves and not instance.asleep and handle.slots.taken():
             return handle, instance
+        return None
+
+    async def _placed(self) -> tuple[PluginHandle, PluginInstance]:
+        """As `placed`, for its plugin or whatever took its place."""
         return await placed(lambda: self.handle)
 
     async def _deliver(
@@ -186,12 +192,18 @@ class Pump:
             handle, instance, delivery.event, label=self.label, agent=self._agent
         )
 
-    def _give_up(
+    def _tell(
         self, handle: PluginHandle, delivery: Delivery, subscription: Subscription, message: str
     ) -> None:
+        """An error of a handler, in the log and in the plugin's count of them."""
         handle.counters.errors += 1
         trace = {"plugin": handle.name, "traceparent": delivery.event.traceparent}
         log.warning("%s: %s", subscription.name, message, extra=trace)
+
+    def _give_up(
+        self, handle: PluginHandle, delivery: Delivery, subscription: Subscription, message: str
+    ) -> None:
+        self._tell(handle, delivery, subscription, message)
         subscription.dead_letter(delivery, f"handler failed: {message}")
 
     async def _again(
@@ -209,7 +221,7 @@ class Pump:
         elif self._stopping or self.handle.state in ("failed", "stopped"):  # nobody takes it again
             subscription.dead_letter(delivery, self.handle.explain())
         else:
-            subscription.nack(delivery)
+            subscription.nack(delivery, last=message)
 
     def stop_taking(self) -> None:
         """Hand no further event to the plugin; what it has in hand goes on until `aclose`."""

@@ -148,6 +148,17 @@ async def test_a_full_mailbox_makes_publishers_wait_and_then_writes_dead_letters
         assert host.agents.list()[0]["waiting"] == 2
 
 
+async def test_who_waits_for_a_full_mailbox_gets_in_whenever_there_is_room(tmp_path: Path) -> None:
+    agents = {"ann": {"mailbox": 1}}
+    async with host_with(tmp_path, agents) as host, host.bus.subscribe("chatter") as answers:
+        for wave in ("a", "b"):  # between the two nobody waits
+            await say(host, "x", "0.05", "slow")
+            await until(lambda: host.plugins["chatter"].inflight)
+            texts = [f"{wave}{number}" for number in range(4)]
+            assert await asyncio.gather(*(say(host, "x", text) for text in texts)) == [1] * 4
+            assert [a["last"] for a in await heard(answers, 5)] == ["0.05", *texts]
+
+
 async def test_realtime_events_never_wait_and_the_oldest_are_dropped_and_counted(
     tmp_path: Path,
 ) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import weakref
+from dataclasses import MISSING, FrozenInstanceError, fields
 from time import perf_counter
 from typing import Any
 
@@ -473,3 +475,18 @@ async def test_a_topic_is_wanted_while_somebody_would_hear_it() -> None:
     bus.subscribe("a.b")
     await bus.aclose()
     assert not bus.wanted("a.b")
+
+
+def test_an_event_is_made_of_its_fields_and_then_stays_as_it_is() -> None:
+    made = inspect.signature(Event).parameters
+    assert list(made) == [field.name for field in fields(Event)]
+    for field in fields(Event):
+        if field.default_factory is MISSING:
+            assert made[field.name].default == (
+                inspect.Parameter.empty if field.name == "type" else field.default
+            )
+    values = {name: object() for name in made}
+    event: Any = Event(**values)  # type: ignore[arg-type]
+    assert {name: getattr(event, name) for name in made} == values
+    with pytest.raises(FrozenInstanceError):
+        event.topic = "elsewhere"

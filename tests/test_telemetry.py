@@ -296,7 +296,7 @@ def test_actions_and_routes_are_counted() -> None:
     telemetry.on_action("stt.transcribe", "whisper", "timeout", 30.0)
     telemetry.on_route("local", "privacy")
     telemetry.on_no_route("weather.get")
-    telemetry.on_handled(0.001)
+    telemetry.on_handled(0.001, "")
     telemetry.started(0.1)
     text = telemetry.meter.render_prometheus()
     assert 'action_invocations_total{capability="stt.transcribe",provider="whisper"} 2' in text

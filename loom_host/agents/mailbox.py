@@ -48,26 +48,30 @@ class Mailbox:
         self._firm: PriorityQueue[Entry] = PriorityQueue()
         self._soft: PriorityQueue[Entry] = PriorityQueue()
         self._getter: asyncio.Future[None] | None = None
-        self._newest: tuple[Event, Inlet] | None = None
+        self._again = False
+        """Whether there may be something to deliver again."""
+        self._newest: Event | None = None
+        self._through: Inlet | None = None
 
     @property
     def size(self) -> int:
         return self._firm.size + self._soft.size
 
-    def depth(self, qos: QoS) -> int:
-        return self._lane(qos).size
-
     def capacity(self, qos: QoS) -> int:
         return self._capacity or CAPACITY[qos]
 
-    def _lane(self, qos: QoS) -> PriorityQueue[Entry]:
+    def lane(self, qos: QoS) -> PriorityQueue[Entry]:
+        """Where what comes through inlets of that QoS waits."""
         return self._soft if qos is QoS.REALTIME else self._firm
 
     def offer(self, event: Event, inlet: Inlet) -> int:
         """As `Inbox.offer`."""
-        lane = self._lane(inlet.qos)
-        if lane.size >= self.capacity(inlet.qos):
-            if inlet.qos is not QoS.REALTIME:
+        if self._newest is event and self._through is not inlet:  # as `has`, without a call
+            return SKIPPED
+        inlet.matched += 1
+        lane = inlet.lane
+        if lane.size >= inlet.capacity:
+            if lane is self._firm:
                 return FULL
             if clamp(event.priority) < lane.lowest():
                 inlet.lose(event, "overflow")
@@ -75,19 +79,19 @@ class Mailbox:
             evicted = lane.pop_lowest()
             evicted.inlet.queued -= 1
             evicted.inlet.lose(evicted.event, "evicted")
-        return self.put(event, inlet)
+        if self.journal is not None:
+            return self.put(event, inlet)
+        self.restore(event, inlet, 0)
+        return QUEUED
 
     def has(self, event: Event, inlet: Inlet) -> bool:
         """Whether it came just now through another inlet, which matches it, too."""
-        if self._newest is None:
-            return False
-        newest, through = self._newest
-        return newest is event and through is not inlet
+        return self._newest is event and self._through is not inlet
 
     def put(self, event: Event, inlet: Inlet) -> int:
         """Take an event for which there is room. It is in the log when this returns."""
         number = 0
-        if self.journal is not None and inlet.qos is not QoS.REALTIME:
+        if self.journal is not None and inlet.lane is self._firm:
             try:
                 number = self.journal.append(event)
                 inlet.logged()
@@ -95,19 +99,26 @@ class Mailbox:
                 log.error("%s: %s", inlet.name, error.message)
                 inlet.give_up(event, "storage_error")
                 return SKIPPED
-        self._newest = (event, inlet)
         self.restore(event, inlet, number)
         return QUEUED
 
     def restore(self, event: Event, inlet: Inlet, number: int) -> None:
-        """Take an event that the log has."""
-        self._lane(inlet.qos).push(event.priority, Entry(event, inlet, number, perf_counter()))
+        """Take an event that the log has, or that needs none."""
+        self._newest, self._through = event, inlet
+        inlet.lane.push(event.priority, Entry(event, inlet, number, perf_counter()))
         inlet.queued += 1
-        self.wake()
+        if self._getter is not None:
+            self._wake()
 
-    def wake(self) -> None:
-        if self._getter is not None and not self._getter.done():
-            self._getter.set_result(None)
+    def _wake(self) -> None:
+        getter, self._getter = self._getter, None
+        if getter is not None and not getter.done():
+            getter.set_result(None)
+
+    def look_again(self) -> None:
+        """An inlet has something to be delivered again."""
+        self._again = True
+        self._wake()
 
     async def take(self) -> tuple[Inlet, Delivery, float]:
         """The next event, first what is delivered again; the seconds that it waited.
@@ -115,9 +126,11 @@ class Mailbox:
         For one receiver.
         """
         while True:
-            for inlet in self.inlets:
-                if again := inlet.take_again():
-                    return inlet, again, 0.0
+            if self._again:
+                for inlet in self.inlets:
+                    if again := inlet.take_again():
+                        return inlet, again, 0.0
+                self._again = False
             if self._firm.mask or self._soft.mask:
                 return self._pop()
             self._getter = asyncio.get_running_loop().create_future()
@@ -133,7 +146,7 @@ class Mailbox:
 
     def without(self, inlet: Inlet) -> list[Entry]:
         """Take out what came through a inlet."""
-        lane = self._lane(inlet.qos)
+        lane = inlet.lane
         entries = lane.drain()
         for entry in entries:
             if entry.inlet is not inlet:
@@ -158,16 +171,13 @@ class Inlet(Subscription):
         super().__init__(
             owner, pattern, qos=qos, types=types, capacity=room, name=name, manual_ack=True
         )
-        self.mailbox, self.queued = mailbox, 0
+        self.mailbox, self.lane, self.queued = mailbox, mailbox.lane(qos), 0
         self._numbers: dict[int, int] = {}
         mailbox.inlets.append(self)
 
     def offer(self, event: Event) -> int:
         if self._types and event.type not in self._types:
             return SKIPPED
-        if self.mailbox.has(event, self):
-            return SKIPPED
-        self.matched += 1
         return self.mailbox.offer(event, self)
 
     def lose(self, event: Event, reason: str) -> None:
@@ -179,12 +189,14 @@ class Inlet(Subscription):
         self._owner.logged()
 
     def _wake(self) -> None:
-        self.mailbox.wake()
+        self.mailbox.look_again()
 
     def made_room(self) -> None:
         """Admit who waits, as far as there is room."""
+        if not self._watch_room:
+            return
         waiting = self._pending
-        while waiting and waiting.mask and self.mailbox.depth(self.qos) < self.capacity:
+        while waiting and waiting.mask and self.lane.size < self.capacity:
             pending = waiting.pop()
             if pending.over:
                 continue
@@ -192,8 +204,9 @@ class Inlet(Subscription):
                 self.matched -= 1
             taken = not twin and self.mailbox.put(pending.event, self) == QUEUED
             pending.settle(self, delivered=taken)
-        if self.lagging and self.mailbox.depth(self.qos) * 2 < self.capacity:
+        if self.lagging and self.lane.size * 2 < self.capacity:
             self.lagging = False
+        self._watch_room = self.lagging or bool(waiting and waiting.mask)
 
     def take_again(self) -> Delivery | None:
         return self._ledger.take_again()
@@ -211,15 +224,16 @@ class Inlet(Subscription):
 
     def number_of(self, delivery: Delivery) -> int:
         """Of the event in the log; 0 where it is not there."""
-        return self._numbers.get(delivery.sequence, 0)
+        return self._numbers.get(delivery.sequence, 0) if self._numbers else 0
 
     def ack(self, delivery: Delivery) -> None:
         """It is handled, and the log knows it."""
-        super().ack(delivery)
-        self._numbers.pop(delivery.sequence, None)
+        self._ledger.ack(delivery)
+        if self._numbers:
+            self._numbers.pop(delivery.sequence, None)
 
-    def nack(self, delivery: Delivery, reason: str = "not acknowledged") -> None:
-        super().nack(delivery, reason)
+    def nack(self, delivery: Delivery, reason: str = "not acknowledged", last: str = "") -> None:
+        super().nack(delivery, reason, last)
         if not self._ledger.waiting:
             self._forget(delivery)
 
@@ -263,4 +277,4 @@ class Inlet(Subscription):
     @property
     def state(self) -> str:
         """Of the mailbox: `normal`, `pressured`, `full` or `lagging`."""
-        return state_of(self.mailbox.depth(self.qos), self.capacity, self.lagging)
+        return state_of(self.lane.size, self.capacity, self.lagging)

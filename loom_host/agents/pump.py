@@ -122,12 +122,12 @@ class AgentPump(Pump):
         self._specs[inlet] = spec
 
     async def _serve(self) -> None:
-        task = asyncio.current_task()
+        task, on_waited, name = asyncio.current_task(), self._parts.on_waited, self._who.name
         assert task is not None
         while not self._stopping:
             inlet, delivery, waited = await self._mailbox.take()
-            self._parts.on_waited(waited, self.label)
-            if inlet.number_of(delivery):
+            on_waited(waited, name)
+            if self._journal is not None and inlet.number_of(delivery):
                 await self._plugin_is_back()
             self._busy.add(task)
             await self._handle_one(self._specs[inlet], delivery, inlet)
@@ -149,7 +149,7 @@ class AgentPump(Pump):
         """What is logged is never given up for a plugin or host that ended: it waits in the log."""
         if isinstance(subscription, Inlet) and subscription.number_of(delivery):
             await handle.noticed()
-            subscription.nack(delivery)
+            subscription.nack(delivery, last=message)
             return
         await super()._again(handle, spec, delivery, subscription, message)
 
@@ -167,7 +167,7 @@ class AgentPump(Pump):
         if not self._agent:
             return event
         return Event(  # `dataclasses.replace` takes 20 times as long
-            event.type, event.payload, event.metadata, f"{event.id}@{self.label}",
+            event.type, event.payload, event.metadata, f"{event.id}@{self._who.name}",
             event.timestamp_ms, event.source, event.confidence, event.tags, event.priority,
             event.topic, event.traceparent, event.delivery_attempt,
         )  # fmt: skip
@@ -184,13 +184,13 @@ class AgentPump(Pump):
         store = self._parts.store
         desk = Desk(store, self._card, self._known)
         served = await self._handling.handle(
-            handle, instance, self._own(delivery.event), label=self.label, agent=self._agent,
+            handle, instance, self._own(delivery.event), label=self._who.name, agent=self._agent,
             desk=desk,
         )  # fmt: skip
-        batch, number = desk.batch(), subscription.number_of(delivery)
-        if number and self._journal is not None:
+        batch = desk.batch()
+        if self._journal is not None and (number := subscription.number_of(delivery)):
             self._journal.settle(batch, number)
-        if len(batch):
+        if batch.operations:
             await store.save(batch)
             desk.committed()
         known = desk.known

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from loom_sdk.events import Event
 
@@ -11,8 +12,7 @@ ATTEMPTS_MAX = 3
 """Deliveries of one event before it is a dead letter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """An event in the hands of a `manual_ack` subscriber, until ack, nack or dead_letter."""
 
     event: Event

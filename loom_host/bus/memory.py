@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from loom_host.privacy import ASKED, DEFAULT, KEY, level_of
 from loom_sdk.errors import BusError
-from loom_sdk.events import Event, QoS
+from loom_sdk.events import Event, QoS, set_source, set_topic
 from loom_sdk.topics import check_pattern
 
 from .dead_letter import DEAD_LETTER, letter_of
@@ -224,9 +224,9 @@ class MemoryBus:
             if event.topic:
                 return replace(event, topic=topic)
             # Fresh from its publisher: nobody else has seen it, so writing is safe and cheap.
-            object.__setattr__(event, "topic", topic)
+            set_topic(event, topic)
         if not event.source:
-            object.__setattr__(event, "source", self._source)
+            set_source(event, self._source)
         return event
 
     def _begin(self, topic: str, event: Event) -> PublishSpan | None:

@@ -80,10 +80,13 @@ class Subscription(Inbox):
         """The event is done with. Answering a delivery twice does nothing."""
         self._ledger.ack(delivery)
 
-    def nack(self, delivery: Delivery, reason: str = "not acknowledged") -> None:
+    def nack(self, delivery: Delivery, reason: str = "not acknowledged", last: str = "") -> None:
         """Deliver the event again, first and in order; at the third time it is a dead letter.
 
         Realtime events are not repeated, they count as failed.
+
+        Args:
+            last: what went wrong this time: the dead letter tells it, too.
         """
         if self.qos is QoS.REALTIME:
             self._ledger.fail(delivery, "realtime")
@@ -91,7 +94,8 @@ class Subscription(Inbox):
             if self._ledger.again(delivery):
                 self._wake()
         elif self._ledger.fail(delivery, "attempts"):
-            text = f"{reason} in {ATTEMPTS_MAX} attempts"
+            why = f" (the last: {last})" if last else ""
+            text = f"{reason} in {ATTEMPTS_MAX} attempts{why}"
             self._owner.dead_letter(delivery.event, text, self.name)
 
     def nack_all(self, reason: str = "not acknowledged") -> int:

@@ -79,16 +79,22 @@ class RocksStore:
 
     def write(self, batch: Batch) -> None:
         db = self._db
+        try:
+            if len(batch) == 1 and (only := batch.operations[0])[1] is not None:
+                db[only[0]] = only[1]  # a batch of its own, at three quarters of the time
+            else:
+                db.write(self._raw(batch))
+        except Exception as error:  # rocksdict raises plain Exception
+            raise StorageError(_explain(self.folder, "written", str(error))) from error
+
+    def _raw(self, batch: Batch) -> Any:
         raw = self._new_batch(raw_mode=True)
         for key, value in batch.operations:
             if value is None:
                 raw.delete(key)
             else:
                 raw.put(key, value)
-        try:
-            db.write(raw)
-        except Exception as error:  # rocksdict raises plain Exception
-            raise StorageError(_explain(self.folder, "written", str(error))) from error
+        return raw
 
     async def save(self, batch: Batch) -> None:
         self.write(batch)

@@ -49,8 +49,9 @@ class Telemetry:
         self.server: MetricsServer | None = None
         self._settings = settings
         self._dispatch = self.meter.histogram("event_dispatch_latency_seconds")
-        self._handled = self.meter.histogram("agent_dispatch_latency_seconds")
-        self._waited = self.meter.histogram("agent_mailbox_wait_seconds")
+        self.on_handled = self.meter.histogram("agent_dispatch_latency_seconds").observe
+        """Called for every event, with seconds and agent: a method would cost a call more."""
+        self.on_waited = self.meter.histogram("agent_mailbox_wait_seconds").observe
         self._actions = self.meter.counter("action_invocations_total")
         self._errors = self.meter.counter("action_errors_total")
         self._latency = self.meter.histogram("action_latency_seconds")
@@ -121,12 +122,6 @@ class Telemetry:
 
     def on_dispatch(self, subscription: str, seconds: float) -> None:
         self._dispatch.observe(seconds, subscription)
-
-    def on_handled(self, seconds: float, agent: str = "") -> None:
-        self._handled.observe(seconds, agent)
-
-    def on_waited(self, seconds: float, agent: str) -> None:
-        self._waited.observe(seconds, agent)
 
     def on_action(self, capability: str, provider: str, status: str, seconds: float) -> None:
         """`status` is `ok` or the code of the error, see `loom_sdk.errors.TABLE`."""

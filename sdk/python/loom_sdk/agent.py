@@ -11,11 +11,14 @@ The host runs any number of agents with one such object; whose event it is, `ctx
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import ActionFailed
 from .plugin import Plugin
+
+_encode, _decode = json.JSONEncoder().encode, json.JSONDecoder().raw_decode
+"""As `json.dumps` and `json.loads`, which first look through their arguments."""
 
 STATE, ACTIONS = "\0agent/state/", "\0agent/actions/"
 """Keys under which an agent's state and actions travel, followed by the event's id."""
@@ -109,20 +112,22 @@ class Turns:
             known = self._cards[name] = _Card(told)
         return known
 
-    def end(self, turn: Turn | None) -> Iterator[tuple[str, bytes]]:
+    def end(self, turn: Turn | None) -> list[tuple[str, bytes]]:
         """What the handler leaves to be kept: keys and values."""
+        left: list[tuple[str, bytes]] = []
         if turn is None:
-            return
+            return left
         if (text := turn.text()) is not None:
-            yield STATE, text
+            left.append((STATE, text))
         if turn.actions:
-            yield ACTIONS, json.dumps(turn.actions).encode()
+            left.append((ACTIONS, _encode(turn.actions).encode()))
+        return left
 
 
 def _state_from(plugin: Agent, kept: bytes) -> State:
     if not kept:
         return State()
-    found = json.loads(kept)
+    found, _ = _decode(kept.decode())
     state = found["state"]
     if found["schema"] != plugin.state_schema:
         state = plugin.migrate(state, found["schema"])
@@ -131,6 +136,6 @@ def _state_from(plugin: Agent, kept: bytes) -> State:
 
 def _text(plugin: Agent, state: State) -> bytes:
     try:
-        return json.dumps({"schema": plugin.state_schema, "state": state}).encode()
+        return _encode({"schema": plugin.state_schema, "state": state}).encode()
     except (TypeError, ValueError) as error:
         raise ActionFailed(f"ctx.state is not JSON: {error}", code="STATE_NOT_JSON") from error

@@ -165,7 +165,7 @@ class CallContext:
     def cancelled(self) -> bool:
         """Whether nobody waits for the answer any more, so that long work may stop.
 
-        Only a child process is told of a cancellation; elsewhere it is true once time is up.
+        A guest is not told of a cancellation: there it is true once time is up.
         """
         return self._told_to_stop() or (self._call is not None and self.remaining_ms() <= 0)
 

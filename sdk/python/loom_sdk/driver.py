@@ -103,17 +103,17 @@ class Driver:
     def handler(self, event: Event) -> Bound | None:
         """The first handler whose pattern and types fit; remembered per topic and type."""
         key = (event.topic, event.type)
-        if key not in self._handlers:
-            self._handlers[key] = next(
-                (
-                    bound
-                    for bound in self._subscriptions
-                    if topics.matches(bound.spec.topic, event.topic)
-                    and (not bound.spec.types or event.type in bound.spec.types)
-                ),
-                None,
+        try:
+            return self._handlers[key]
+        except KeyError:
+            fitting = (
+                bound
+                for bound in self._subscriptions
+                if topics.matches(bound.spec.topic, event.topic)
+                and (not bound.spec.types or event.type in bound.spec.types)
             )
-        return self._handlers[key]
+            found = self._handlers[key] = next(fitting, None)
+            return found
 
     def _context(self, is_async: bool, call: Call | None, event: Event | None) -> Any:
         sync_port, async_port = self._ports
@@ -163,12 +163,12 @@ class Driver:
     async def ahandle_event(self, bound: Bound, event: Event) -> None:
         """Run an `async def` handler on this loop."""
         plugin, context = self.plugin, self._context(True, None, event)
-        port = self._ports[1]
+        port, method = self._ports[1], getattr(plugin, bound.method)
         if not isinstance(plugin, Agent) or port is None:
-            await getattr(plugin, bound.method)(context, event)
+            await method(context, event)
             return
         turn = context._turn = self._turns.begin(plugin, await port.kv_get(STATE + event.id))
-        await getattr(plugin, bound.method)(context, event)
+        await method(context, event)
         for key, value in self._turns.end(turn):
             await port.kv_put(key + event.id, value)
 
