@@ -33,9 +33,16 @@ def part(number: int, of: int = 3) -> list[Path]:
     return BROKEN[number::of]
 
 
-async def outcomes_of(folder: Path, tiers: Sequence[str], start_s: float) -> list[Outcome]:
-    plan = plan_of(folder, count=COUNT, start_s=start_s, grace_s=GRACE_S)
-    return [outcome async for outcome in run(plan, tiers, IDS)]
+async def outcomes_of(
+    folder: Path,
+    tiers: Sequence[str],
+    start_s: float,
+    *,
+    count: int = COUNT,
+    checks: Sequence[str] = IDS,
+) -> list[Outcome]:
+    plan = plan_of(folder, count=count, start_s=start_s, grace_s=GRACE_S)
+    return [outcome async for outcome in run(plan, tiers, checks)]
 
 
 def failed(outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -14,8 +14,9 @@ os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.envir
 
 
 LONGEST = (
-    "demo_cli", "scaffold", "voice_loop", "guest_languages", "demo_five", "mcp_plugins",
-    "wasm_hostile", "conformance_broken_a", "docs_pages", "plugin_run", "voice_faults", "packaging",
+    "demo_cli", "scaffold", "voice_loop", "conformance_first_party", "guest_languages",
+    "demo_five", "mcp_plugins", "wasm_hostile", "conformance_broken_a", "docs_pages",
+    "plugin_run", "voice_faults", "packaging",
     "toolchoice", "trace_tree", "conformance_probe", "wasm_pool", "plugin_llm_openai",
     "typed_tiers", "three_tiers", "swap_voice", "storage_crash", "plugin_llm_local",
     "agents_durable", "runtime_wasm", "foreign_component", "plugin_notes", "voice_pauses",

@@ -19,6 +19,7 @@ from loom_host.conformance.plan import Plan, plan_of
 from loom_host.conformance.report import as_junit, line_of
 from loom_host.conformance.runner import run
 from loom_host.schema_check import compiled
+from loom_sdk.errors import ConfigError
 from loom_sdk.plugin import CapabilitySpec
 
 from .conformance_matrix import failed, outcomes_of
@@ -219,6 +220,66 @@ async def test_pages_open_no_address_that_is_not_asked_for(tmp_path: Path) -> No
     found = await outcomes(plan_of(folder), "grpc", "schema.examples", "permissions.asked")
     assert "may not reach" in found["schema.examples"].reason
     assert "network:https://api.example" in found["permissions.asked"].reason
+
+
+EAR = """
+from loom_sdk import Context, Plugin, capability
+
+
+class Ear(Plugin):
+    @capability("ear.hear", effects="none")
+    def hear(self, ctx: Context, loud: bool = False) -> str:
+        if ctx.content_type != "audio/pcm;rate=16000":
+            raise RuntimeError("nobody meant this for the caller")
+        return ctx.payload.decode()
+"""
+EAR_TOML = """
+[plugin]
+id = "test/ear"
+version = "1.0.0"
+api = "1"
+type = "tool"
+tier = "grpc"
+entry = "ear_of_the_kit:Ear"
+[[capability]]
+name = "ear.hear"
+effects = "none"
+examples = [{ arguments = {}, output = "good morning" }]
+[capability.input]
+type = "object"
+properties = { loud = { type = "boolean" } }
+additionalProperties = false
+"""
+
+
+def ear(tmp_path: Path) -> Path:
+    (tmp_path / "ear_of_the_kit.py").write_text(EAR)
+    (tmp_path / "plugin.toml").write_text(EAR_TOML)
+    (tmp_path / "conformance.toml").write_text(
+        '[payloads]\n"ear.hear" = { file = "morning.pcm", content_type = "audio/pcm;rate=16000" }\n'
+    )
+    (tmp_path / "morning.pcm").write_bytes(b"good morning")
+    return tmp_path
+
+
+async def test_payloads_go_with_every_call_of_their_capability(tmp_path: Path) -> None:
+    only = ("schema.examples", "contract.stream", "input.generated")
+    found = await outcomes(plan_of(ear(tmp_path), count=20), "grpc", *only)
+    assert {one.status for one in found.values()} == {"passed"}, found
+
+
+async def test_without_its_payload_the_plugin_is_at_fault(tmp_path: Path) -> None:
+    folder = ear(tmp_path)
+    (folder / "conformance.toml").unlink()
+    found = await outcomes(plan_of(folder, count=20), "grpc", "schema.examples", "input.generated")
+    assert {found[name].status for name in ("schema.examples", "input.generated")} == {"failed"}
+
+
+def test_a_payload_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+    folder = ear(tmp_path)
+    (folder / "morning.pcm").unlink()
+    with pytest.raises(ConfigError, match=r"\[payloads\] ear.hear: `file` must name a file"):
+        plan_of(folder)
 
 
 # -- made-up arguments

@@ -11,23 +11,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from loom_host.conformance.census import Census
+from loom_host.conformance.checks import contract
+from loom_host.conformance.kit import Fault, Skip
 from loom_host.conformance.plan import Plan, StandIns
 from loom_host.conformance.process_state import ProcessState
 from loom_host.conformance.samples import STANDARD, garbage, samples_of, topic_of
 from loom_host.conformance.soak import Soak
 from loom_host.conformance.stalls import Stalls
 from loom_host.manifest import Manifest
+from loom_host.runtimes.base import Declaration
 from loom_sdk import QoS
-from loom_sdk.plugin import SubscriptionSpec
+from loom_sdk.plugin import CapabilitySpec, SubscriptionSpec
 from loom_sdk.topics import matches
 
 MIB = 1024**2
+SAY = CapabilitySpec("ear.say", effects="none")
 
 
 def plan_of(*topics: str, types: tuple[str, ...] = (), seed: int = 0, **stand_ins: object) -> Plan:
@@ -37,6 +42,34 @@ def plan_of(*topics: str, types: tuple[str, ...] = (), seed: int = 0, **stand_in
         folder=Path(), subscribes=specs,
     )  # fmt: skip
     return Plan(Path(), manifest, StandIns(**stand_ins), seed=seed)  # type: ignore[arg-type]
+
+
+# -- what a plugin says at Init
+
+
+class Listed:
+    """A subject whose plugin.toml lists one capability."""
+
+    plan = replace(plan_of(), manifest=replace(plan_of().manifest, capabilities=(SAY,)))
+
+
+@pytest.mark.parametrize(
+    ("said", "end"),
+    [
+        ((), "plugin.toml alone"),
+        ((CapabilitySpec("ear.other", effects="none"),), "'ear.other', which plugin.toml does not"),
+    ],
+)
+async def test_who_says_nothing_at_init_does_not_pass_for_one_that_says_the_same(
+    said: tuple[CapabilitySpec, ...], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def declaration(_: object) -> Declaration:
+        return Declaration(said)
+
+    monkeypatch.setattr(contract, "_declaration", declaration)
+    with pytest.raises((Skip, Fault), match=end) as told:
+        await contract.contract_offers(Listed())  # type: ignore[arg-type]
+    assert isinstance(told.value, Fault if said else Skip)
 
 
 # -- samples

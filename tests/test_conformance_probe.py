@@ -13,7 +13,10 @@ import pytest
 from loom_host import assembly, quotas
 from loom_host.conformance.checks import denied, trips
 from loom_host.conformance.kit import Fault
+from loom_host.conformance.outside import outside
 from loom_host.conformance.plan import plan_of
+from loom_host.conformance.room import roomy
+from loom_host.conformance.stage import probe_host
 from loom_host.conformance.subject import Subject
 from loom_host.egress import Egress
 from loom_host.grants import Audit, Grants
@@ -28,6 +31,7 @@ FIRST_PARTY = {
     "native/voice-agent": ("native",),  # every capability
     "native/llm-openai": ("grpc",),  # a secret
     "grpc/python-eval": ("grpc",),  # the strict sandbox
+    "grpc/llm-local": ("grpc",),  # a loopback interface of its own
 }
 CASES = [(folder, tier) for folder, tiers in FIRST_PARTY.items() for tier in tiers]
 EVERYWHERE = Path(__file__).parent / "conforming" / "everywhere"
@@ -152,6 +156,16 @@ async def test_a_sandbox_that_is_said_not_to_be_there_is_told_in_a_note(
     assert note == "filesystem: unenforced: none; network: unenforced: none"
 
 
+async def test_a_datagram_that_is_heard_is_no_denial() -> None:
+    manifest = plan_of(EVERYWHERE).manifest
+    quotas = roomy(manifest, "native")
+    async with outside() as around, probe_host(manifest, "native", quotas) as host:
+        attempt = denied.Attempt("udp", str(around.udp_port), by_grant=False)
+        with pytest.raises(Fault, match="the probe got 'heard'"):
+            await denied._deny(host, attempt)
+        assert around.reached == 1
+
+
 TRIALS = {trial.quota: trial for group in trips.GROUPS for trial in group}
 WIDE = {"deadline_ms": 60_000, "memory": 512 * 1024**2, "concurrency": 64, "open_files": 100_000}
 BY_HOST = [
@@ -208,3 +222,12 @@ async def test_a_quota_that_trips_as_another_is_found(monkeypatch: pytest.Monkey
     async with subject_of(EVERYWHERE, "native") as subject:
         with pytest.raises(Fault, match="not that quota's own error"):
             await trips.quotas_trip(subject)
+
+
+async def test_a_plugin_with_few_host_calls_trips_them_and_nothing_else() -> None:
+    """One call of the probe asks for more than these in all its calls together."""
+    async with subject_of(EVERYWHERE, "native") as subject:
+        own = dataclasses.replace(subject.plan.manifest.quotas, host_calls=5)
+        manifest = dataclasses.replace(subject.plan.manifest, quotas=own)
+        subject.plan = dataclasses.replace(subject.plan, manifest=manifest)
+        assert "host_calls" not in await trips.quotas_trip(subject)

@@ -87,6 +87,8 @@ def test_toml_is_settings_a_manifest_or_what_a_test_finds(block: Block, tmp_path
     elif set(data) <= set(StandIns.__dataclass_fields__):
         (tmp_path / "plugin.toml").write_text(_completed("", {}))
         (tmp_path / STAND_INS).write_text(block.text)
+        for beside in data.get("payloads", {}).values():
+            (tmp_path / beside["file"]).touch()
         plan_of(tmp_path)
     else:
         (tmp_path / "loom.toml").write_text(block.text)

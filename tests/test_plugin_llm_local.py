@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import tomllib
 import urllib.error
@@ -15,7 +16,13 @@ import pytest
 
 from loom_sdk import Call, Item, Plugin, Result, models
 from loom_sdk.context_builder import estimate
-from loom_sdk.errors import DeadlineExceeded, InvalidArguments, LoomError, ModelMissing
+from loom_sdk.errors import (
+    ActionFailed,
+    DeadlineExceeded,
+    InvalidArguments,
+    LoomError,
+    ModelMissing,
+)
 from loom_sdk.toolloop import tool_specs
 from tests.support import ROOT, FakePort, driver_of, load_plugin, run_capability, start
 
@@ -166,3 +173,29 @@ def test_tokens_are_counted_as_the_model_itself_counts_them(llm: Plugin) -> None
     again = chat(llm, messages=longer, max_tokens=1).output["usage"]["input_tokens"]
     assert again - whole == 7
     assert estimate(texts[3]) >= counts[3] > 0
+
+
+def test_to_stop_it_ends_the_answer_that_is_being_written() -> None:
+    """A thread that is left in llama.cpp would end the host's process with an abort."""
+    plugin = load_plugin("grpc", "llm-local", temperature=0)
+    try:
+        start(plugin)
+    except ModelMissing as error:
+        pytest.skip(str(error))
+    ended: list[BaseException] = []
+    port = FakePort()
+
+    def write() -> None:
+        many = {"type": "array", "items": {"type": "integer"}, "minItems": 400}
+        with pytest.raises(ActionFailed) as failed:
+            chat(plugin, port, max_tokens=1000, response_schema=many)
+        ended.append(failed.value)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not port.items:
+        time.sleep(0.01)
+    plugin.stop(None)
+    writer.join(1)
+    assert [getattr(error, "code", "") for error in ended] == ["LLM_STOPPED"]
+    assert len(port.items) < 400

@@ -336,5 +336,6 @@ def test_both_providers_keep_one_contract_and_their_code_agrees() -> None:
         spec = declared_capabilities(type(load_plugin(tier, name)))["llm.chat"].spec
         assert input_differences(table["input"], spec.input_schema) == []
         assert table["description"] == spec.description
+        table.pop("examples", None)  # of each model its own
         tables.append(table)
     assert tables[0] == tables[1]

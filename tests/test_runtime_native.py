@@ -18,7 +18,7 @@ from loom_host.quotas import Quotas
 from loom_host.runtimes.base import PluginSpec
 from loom_host.runtimes.native import NativeInstance, NativeRuntime, ThreadPort
 from loom_host.runtimes.threads import Worker
-from loom_sdk import AsyncContext, Call, Event, Item, Plugin, capability
+from loom_sdk import AsyncContext, Call, Context, Event, Item, Plugin, capability
 from loom_sdk.call_context import Identity
 from loom_sdk.driver import Driver
 from loom_sdk.errors import (
@@ -347,3 +347,24 @@ async def test_a_thread_whose_call_was_given_up_changes_nothing_more(given_up: b
     worker.stop()
     assert (await host.kv_get("key")) == (None if given_up else b"value")
     assert ("gave this call up" in told[0]) is given_up
+
+
+async def test_a_thread_is_told_that_its_call_was_given_up() -> None:
+    worker = Worker("test")
+    port = ThreadPort(Host(), asyncio.get_running_loop())
+    told: list[bool] = []
+
+    def long() -> None:
+        context = Context(port, Identity("test/plugin"), call=Call("test.long", {}))
+        told.append(context.cancelled())
+        until = time.monotonic() + 5
+        while not context.cancelled() and time.monotonic() < until:
+            time.sleep(0.001)
+        told.append(context.remaining_ms() == 0)
+
+    job = worker.submit(long)
+    await until(lambda: told)
+    job.future.cancel()
+    await until(lambda: len(told) == 2)
+    worker.stop()
+    assert told == [False, True]

@@ -27,6 +27,7 @@ MODULES = (
     "loom_sdk.context_builder",
     "loom_sdk.toolchoice",
     "loom_sdk.models",
+    "loom_sdk.environment",
     "loom_host",
     "loom_host.bus",
     "loom_host.testing",

@@ -66,7 +66,9 @@ class Hand:
 
     async def messages(self, example: Example, metadata: Any = None) -> list[Any]:
         """All that the child sends for one call. Raises grpc.aio.AioRpcError."""
-        call = Call(example.spec.name, dict(example.arguments))
+        call = Call(
+            example.spec.name, dict(example.arguments), example.payload, example.content_type
+        )
         sent = self.metadata if metadata is None else metadata
         rpc = self.stub.Invoke(wire.call_to_proto(call), metadata=sent, timeout=ANSWER_S)
         return [message async for message in rpc]

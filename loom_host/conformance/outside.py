@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "LOOM_CONFORMANCE_UNASKED"
 CONTENT = "for nobody but the host"
@@ -75,11 +76,17 @@ async def outside() -> AsyncIterator[Outside]:
 
 
 class _Counting(asyncio.DatagramProtocol):
+    """Answers, too, so that who sends learns that it was heard."""
+
     def __init__(self, found: Outside) -> None:
         self._found = found
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self._found.reached += 1
+        self._transport.sendto(b"heard", addr)
 
 
 def devices() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class Example:
     """What the answer must contain; None where the manifest does not say."""
     slow: bool = False
     """It takes two seconds or more."""
+    payload: bytes = b""
+    """Goes beside the arguments, with its content type."""
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class StandIns:
     secrets: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[str, Any] = field(default_factory=dict)
     """By capability that it invokes: the output, in JSON."""
+    payloads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By capability: the `file` below the plugin's folder whose bytes go with each call of it, and
+    their `content_type`."""
     pages: Mapping[str, Any] = field(default_factory=dict)
     """By address, with `*` for any text: the body that a server answers with, in JSON or text."""
     events: tuple[Mapping[str, Any], ...] = ()
@@ -71,10 +77,24 @@ class Plan:
     def examples(self) -> tuple[Example, ...]:
         """Of all capabilities, in the manifest's order."""
         return tuple(
-            Example(spec, one.get("arguments", {}), one.get("output"), bool(one.get("slow")))
+            replace(
+                self.call_of(spec, one.get("arguments", {})),
+                output=one.get("output"),
+                slow=bool(one.get("slow")),
+            )
             for spec in self.manifest.capabilities
             for one in spec.examples
             if "arguments" in one
+        )
+
+    def call_of(self, spec: CapabilitySpec, arguments: Mapping[str, Any]) -> Example:
+        """With the payload that goes with calls of this capability."""
+        beside = self.stand_ins.payloads.get(spec.name)
+        if beside is None:
+            return Example(spec, arguments)
+        payload = (self.folder / beside["file"]).read_bytes()
+        return Example(
+            spec, arguments, payload=payload, content_type=beside.get("content_type", "")
         )
 
 
@@ -103,6 +123,10 @@ def _stand_ins(path: Path) -> StandIns:
             raise ConfigError(f"{path}: {key} must be a table")
     if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
         raise ConfigError(f"{path}: events must be [[events]] tables")
+    for name, one in data.get("payloads", {}).items():
+        check_keys(one, ("file", "content_type"), f"{path} [payloads] {name}")
+        if not (path.parent / str(one.get("file", ""))).is_file():
+            raise ConfigError(f"{path}: [payloads] {name}: `file` must name a file beside it")
     for one in events:
         check_keys(one, ("topic", "type", "metadata", "text"), f"{path} [[events]]")
     return StandIns(**data, events=tuple(events))

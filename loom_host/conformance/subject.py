@@ -178,4 +178,10 @@ class Subject:
     async def call(self, example: Example, *, timeout_ms: int = 30_000) -> Result:
         """Raises what the call raises."""
         host = await self.host()
-        return await host.invoke(example.spec.name, example.arguments, timeout_ms=timeout_ms)
+        return await host.invoke(
+            example.spec.name,
+            example.arguments,
+            payload=example.payload,
+            content_type=example.content_type,
+            timeout_ms=timeout_ms,
+        )

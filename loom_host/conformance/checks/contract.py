@@ -38,11 +38,13 @@ async def contract_offers(subject: Subject) -> None:
                 "say the same in both, for the host repeats calls by it"
             )
     left = written.keys() - {spec.name for spec in said.capabilities}
-    if said.capabilities and left:  # who says nothing leaves it to plugin.toml
+    if said.capabilities and left:
         raise Fault(f"at Init it does not offer {', '.join(sorted(left))} of plugin.toml")
     topics = {spec.topic for spec in manifest.subscribes}
     if more := {spec.topic for spec in said.subscriptions} - topics:
         raise Fault(f"at Init it hears {', '.join(sorted(more))}, which plugin.toml does not list")
+    if left:
+        raise Skip("it says nothing at Init: its plugin.toml alone tells what it offers")
 
 
 async def _declaration(subject: Subject) -> Declaration:

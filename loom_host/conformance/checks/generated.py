@@ -66,7 +66,7 @@ def _cases(subject: Subject) -> Iterator[Example]:
             found = arguments_of(spec, each, plan.seed)
         except ValueError as error:
             raise Skip("the schema is wrong: see schema.valid") from error
-        drawn.append([Example(spec, arguments) for arguments in found])
+        drawn.append([plan.call_of(spec, arguments) for arguments in found])
     for one in chain.from_iterable(zip_longest(*drawn)):
         if one is not None:
             yield one

@@ -16,6 +16,7 @@ from typing import Any
 
 from loom_sdk import Context, Plugin, Result, capability, models, toolless
 from loom_sdk.engines import Message, ToolCall, ToolSpec
+from loom_sdk.environment import kept
 from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, ModelMissing
 
 PROMPT_CACHE_MIB = 256
@@ -31,6 +32,7 @@ class LocalLlm(Plugin):
         self._model = ""
         self._key = secrets.token_hex(32)
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
 
     def start(self, ctx: Context) -> None:
         """Load the model.
@@ -39,17 +41,17 @@ class LocalLlm(Plugin):
             ModelMissing: the GGUF file or `xllamacpp` is not installed; names the command.
         """
         path = model_file(self.config["model"])
-        # libgomp reads it when it loads. Its spinning threads make an answer up to 20 times
-        # slower as soon as another process wants the same cores.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        os.environ.setdefault("GOMP_SPINCOUNT", "0")
         try:
-            import xllamacpp
+            # libgomp reads these when it loads. Its spinning threads make an answer up to 20
+            # times slower as soon as another process wants the same cores.
+            with kept(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0"):
+                import xllamacpp
         except ImportError as error:
             raise ModelMissing(
                 "llm-local needs xllamacpp: pip install 'loom-host[local-llm]'"
             ) from error
         self._model = Path(self.config["model"]).stem
+        self._stopping.clear()
         self._server = xllamacpp.Server(self._parameters(xllamacpp, path))
         ctx.log("model loaded", model=self._model, path=path)
 
@@ -67,7 +69,11 @@ class LocalLlm(Plugin):
         return parameters
 
     def stop(self, ctx: Context) -> None:
-        self._server = None
+        """End the answer that is being written: a thread that is still in llama.cpp when the
+        process ends takes it down with an abort."""
+        self._stopping.set()
+        with self._lock:
+            self._server = None
 
     def health(self) -> str:
         return "" if self._server is not None else "no model is loaded"
@@ -125,7 +131,7 @@ class LocalLlm(Plugin):
                 asked = [self._choose(ctx, choice)]
                 if calls := choice.calls(asked[0].text):
                     return self._result("", calls, *asked)
-            answer = self._write(ctx, _Answer(ctx), request)
+            answer = self._write(ctx, _Answer(ctx, self._stopping), request)
         return self._result(answer.text, [], answer, *asked)
 
     @capability("llm.count_tokens", effects="none")
@@ -163,7 +169,7 @@ class LocalLlm(Plugin):
             "temperature": 0.0,
             **_constraint(choice.response_schema),
         }
-        return self._write(ctx, _Answer(ctx, quiet=True), request)
+        return self._write(ctx, _Answer(ctx, self._stopping, quiet=True), request)
 
     def _write(self, ctx: Context, answer: _Answer, request: dict[str, Any]) -> _Answer:
         request |= {
@@ -198,8 +204,8 @@ class LocalLlm(Plugin):
 class _Answer:
     """Collects one streamed answer. What its callback returns tells llama.cpp whether to stop."""
 
-    def __init__(self, ctx: Context, quiet: bool = False) -> None:
-        self._ctx, self._quiet = ctx, quiet
+    def __init__(self, ctx: Context, stopping: threading.Event, quiet: bool = False) -> None:
+        self._ctx, self._stopping, self._quiet = ctx, stopping, quiet
         self._parts: list[str] = []
         self.finish = ""
         self._failure: BaseException | None = None
@@ -237,6 +243,8 @@ class _Answer:
                 if not self._quiet:
                     self._ctx.emit({"delta": delta})
             self.finish = choice.get("finish_reason") or self.finish
+        if self._stopping.is_set():
+            raise ActionFailed("llm-local was stopped: ask again", code="LLM_STOPPED")
         if self._ctx.remaining_ms() > 0:
             return False
         raise DeadlineExceeded("the time ended while the model was writing")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from loom_sdk import Context, Plugin, Result, capability
+from loom_sdk.environment import kept
 from loom_sdk.errors import ModelMissing, PluginLoadError
 from loom_sdk.models import find
 
@@ -37,7 +38,9 @@ class EmbedMiniLm(Plugin):
         folder = find(self.config["model"])
         try:
             from embed_minilm_model import MiniLm
-            from threadpoolctl import ThreadpoolController
+
+            with kept():  # it sets a variable that is for others
+                from threadpoolctl import ThreadpoolController
             from tokenizers import Tokenizer
         except ImportError as error:
             raise PluginLoadError(

@@ -20,6 +20,7 @@ from intent_slots import Slots, ordinary_words
 from intent_variety import varied
 
 from loom_sdk import AsyncContext, Plugin, capability
+from loom_sdk.environment import kept
 from loom_sdk.errors import PluginLoadError
 
 TEXTS_AT_ONCE = 64
@@ -84,7 +85,8 @@ class IntentMiniLm(Plugin):
     async def start(self, ctx: AsyncContext) -> None:
         """Raises PluginLoadError where threadpoolctl is not installed."""
         try:
-            from threadpoolctl import ThreadpoolController
+            with kept():  # it sets a variable that is for others
+                from threadpoolctl import ThreadpoolController
         except ImportError as error:
             raise PluginLoadError(
                 f"{error.name} is not installed: run `pip install 'loom-host[voice]'`"
