@@ -72,6 +72,28 @@ async def test_who_says_nothing_at_init_does_not_pass_for_one_that_says_the_same
     assert isinstance(told.value, Fault if said else Skip)
 
 
+async def test_schemas_that_promise_more_than_the_code_takes_are_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}}
+    wider = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    said = replace(SAY, input_schema=own, output_schema={"type": "object"})
+    listed = replace(SAY, input_schema=wider, output_schema={"type": "string"})
+
+    async def declaration(_: object) -> Declaration:
+        return Declaration((said,))
+
+    class Wide:
+        plan = replace(Listed.plan, manifest=replace(Listed.plan.manifest, capabilities=(listed,)))
+
+    monkeypatch.setattr(contract, "_declaration", declaration)
+    note = await contract.contract_offers(Wide())  # type: ignore[arg-type]
+    assert note == (
+        "ear.say: input of plugin.toml: n: maximum is None, in the code 9; "
+        "ear.say: output of plugin.toml: string where the code gives object"
+    )
+
+
 # -- samples
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,14 +15,16 @@ from loom_host.conformance.subject import Subject
 from loom_host.manifest import EFFECTS
 from loom_host.runtimes.base import Declaration
 from loom_host.runtimes.grpc.init import declared
+from loom_host.schema_compare import input_differences, output_differences
 from loom_sdk.errors import LoomError
+from loom_sdk.plugin import CapabilitySpec
 
 OURS, NEVER = "1", "99"
 """Versions of the contract: this one, and one that there is not."""
 MISMATCH = "PROTOCOL_MISMATCH"
 
 
-async def contract_offers(subject: Subject) -> None:
+async def contract_offers(subject: Subject) -> str:
     manifest = subject.plan.manifest
     if manifest.offers_by_types:
         raise Skip("its manifest lists nothing: what it says at Init is what it offers")
@@ -45,6 +47,23 @@ async def contract_offers(subject: Subject) -> None:
         raise Fault(f"at Init it hears {', '.join(sorted(more))}, which plugin.toml does not list")
     if left:
         raise Skip("it says nothing at Init: its plugin.toml alone tells what it offers")
+    return "; ".join(_differences(written, said.capabilities))
+
+
+def _differences(
+    written: Mapping[str, CapabilitySpec], said: Iterable[CapabilitySpec]
+) -> list[str]:
+    """Where the schemas of plugin.toml promise what those of the code do not."""
+    found = []
+    for spec in said:
+        listed = written[spec.name]
+        if listed.input_schema and spec.input_schema:
+            more = input_differences(listed.input_schema, spec.input_schema)
+            found += [f"{spec.name}: input of plugin.toml: {text}" for text in more]
+        if listed.output_schema and spec.output_schema:
+            more = output_differences(listed.output_schema, spec.output_schema)
+            found += [f"{spec.name}: output of plugin.toml: {text}" for text in more]
+    return found
 
 
 async def _declaration(subject: Subject) -> Declaration:
