@@ -1,5 +1,6 @@
-"""1,000 agents of one plugin, 10 events/s each: from when an event is due to its handler, and memory
-per agent. Where the host is slower than the rate the wait counts, too: the queue grows.
+"""1,000 agents of one plugin, 10 events/s each: from when an event is due to its handler.
+
+Where the host is slower than the rate, that counts: the queue grows. And memory per agent.
 """
 
 from __future__ import annotations

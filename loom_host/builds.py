@@ -48,6 +48,18 @@ def build_plugin(folder: Path, tell: Callable[[str], object] = lambda _: None) -
     return Built(path, time.monotonic() - began)
 
 
+def _why_nothing(manifest: Manifest) -> str:
+    """What its entry would have to be."""
+    if language := compiled_plugin.language_of(manifest.folder):
+        return f'for the {language.mark} beside it its entry must be ["{compiled_plugin.PROGRAM}"]'
+    if isinstance(manifest.entry, tuple) and manifest.entry[0] == "node":
+        return "its npm packages are those of a package-lock.json, which `npm install` writes"
+    return (
+        "it does not claim the wasm tier: add it to tiers; nor is its entry a program with go.mod, "
+        "Cargo.toml or package-lock.json beside it"
+    )
+
+
 def _builder(manifest: Manifest) -> tuple[Path, bool, Callable[[], object]]:
     """Where its build is, whether that is up to date, and what makes it."""
     folder, entry = manifest.folder, manifest.entry
@@ -59,10 +71,7 @@ def _builder(manifest: Manifest) -> tuple[Path, bool, Callable[[], object]]:
         made = folder / compiled_plugin.PROGRAM
         return made, current, lambda: compiled_plugin.build(folder, tools)
     if "wasm" not in manifest.tiers or not isinstance(entry, str):
-        raise ManifestError(
-            f"{folder}/plugin.toml does not claim the wasm tier: add it to tiers; nor is its entry "
-            "a program with go.mod, Cargo.toml or package-lock.json beside it: nothing to build"
-        )
+        raise ManifestError(f"{folder}/plugin.toml: nothing to build: {_why_nothing(manifest)}")
     from .runtimes.wasm import build as wasm  # with its engine
 
     out = wasm.built_path(folder, entry)

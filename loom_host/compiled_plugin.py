@@ -54,7 +54,12 @@ def toolchain_of(manifest: Manifest) -> Toolchain | None:
     """That of a plugin that is built here; None where there is nothing to build."""
     if not (isinstance(manifest.entry, tuple) and manifest.entry[0] == PROGRAM):
         return None
-    return next((t for t in TOOLCHAINS if (manifest.folder / t.mark).is_file()), None)
+    return language_of(manifest.folder)
+
+
+def language_of(folder: Path) -> Toolchain | None:
+    """That of the sources in a folder; None where they are of neither language."""
+    return next((t for t in TOOLCHAINS if (folder / t.mark).is_file()), None)
 
 
 def missing(manifest: Manifest) -> tuple[str, str] | None:

@@ -38,10 +38,13 @@ _CHOICES = {
     "agents.parameters.routing.privacy": settings.PRIVACY,
 }
 """Keys of `loom.toml` with few values."""
+_EXAMPLE: dict[str, Any] = {
+    "question": TEXT, "arguments": SCHEMA, "output": {}, "error": TEXT, "slow": YES_NO,
+}  # fmt: skip
 _CAPABILITY: dict[str, Any] = {
     "name": TEXT, "version": TEXT, "description": TEXT, "tool": YES_NO,
     "effects": {"enum": list(manifest.EFFECTS)}, "input": SCHEMA, "output": SCHEMA,
-    "examples": {"type": "array", "items": SCHEMA}, "resumable": YES_NO,
+    "resumable": YES_NO,
 }  # fmt: skip
 _SUBSCRIPTION: dict[str, Any] = {
     "topic": TEXT, "qos": {"enum": ["realtime", "batched", "background"]}, "types": TEXTS,
@@ -55,7 +58,7 @@ def plugin_schema() -> dict[str, Any]:
     known: dict[str, Any] = {
         "plugin": _head(),
         "config": {"type": "object", "additionalProperties": SCHEMA},
-        "capability": {"type": "array", "items": _closed(_CAPABILITY, ["name"])},
+        "capability": {"type": "array", "items": _capability()},
         "events": _closed(
             {
                 "subscribes": {"type": "array", "items": _closed(_SUBSCRIPTION, ["topic"])},
@@ -69,6 +72,11 @@ def plugin_schema() -> dict[str, Any]:
     tables = {name: known[name] for name in manifest.TABLES[""]}
     schema = {"$schema": DRAFT, "title": "plugin.toml of Loom"} | _closed(tables, ["plugin"])
     return _described(schema, words.PLUGIN)
+
+
+def _capability() -> dict[str, Any]:
+    examples = {"type": "array", "items": _closed(_EXAMPLE)}
+    return _closed(_CAPABILITY | {"examples": examples}, ["name"])
 
 
 def _head() -> dict[str, Any]:

@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "name", "version", "description", "tool", "effects", "input", "output", "examples",
         "resumable",
     ),
+    "capability.examples": ("question", "arguments", "output", "error", "slow"),
     "storage": ("version",),
     "events": ("subscribes", "publishes"),
     "events.subscribes": ("topic", "qos", "types", "concurrency"),
@@ -231,7 +232,7 @@ def _capability(table: Mapping[str, Any], where: str) -> CapabilitySpec:
         input_schema=take.schema(table, "input", place),
         output_schema=take.schema(table, "output", place),
         resumable=take.flag(table, "resumable", place),
-        examples=tuple(take.tables(table, "examples", place)),
+        examples=take.examples(table, TABLES["capability.examples"], place),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from loom_sdk.errors import ManifestError
+
+from .tables import check_keys
 
 CAPABILITY = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 """The name of one."""
@@ -89,3 +91,18 @@ def choice(
     if value not in options:
         raise ManifestError(f"{where}: {key} = {value!r}, must be one of {', '.join(options)}")
     return str(value)
+
+
+def examples(
+    data: Mapping[str, Any], keys: Iterable[str], where: str
+) -> tuple[Mapping[str, Any], ...]:
+    """Of a capability: what it is asked, and either answers or refuses with the code `error`."""
+    found = tuple(tables(data, "examples", where))
+    for number, example in enumerate(found, 1):
+        place = f"{where}: example {number}"
+        check_keys(example, keys, place, ManifestError)
+        if "error" in example:
+            text(example, "error", place)
+            if "output" in example or "arguments" not in example:
+                raise ManifestError(f"{place}: error goes with arguments, and without output")
+    return found

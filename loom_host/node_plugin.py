@@ -8,10 +8,12 @@ plugin that is built needs Node alone and no network. Its modules find the SDK b
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from loom_sdk.errors import PluginLoadError
@@ -23,7 +25,10 @@ BUILD_TIMEOUT_S = 600
 RECORD = "inputs"
 """File in `build/` that tells what it was made from."""
 NODE_FIX = "install Node.js 20 or newer: apt install nodejs npm"
-_NPM = ("npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund")
+_NPM = (
+    "npm", "ci", "--omit=dev", "--ignore-scripts", "--no-bin-links", "--no-audit", "--no-fund",
+)  # fmt: skip
+"""A package holds no links."""
 
 
 def needs_packages(manifest: Manifest) -> bool:
@@ -40,7 +45,25 @@ def missing(manifest: Manifest) -> tuple[str, str] | None:
         return "Node.js is missing", NODE_FIX
     if needs_packages(manifest) and not is_current(manifest.folder):
         return "its npm packages are missing or old", f"loom plugin build {manifest.folder}"
+    if _lacks_packages(manifest.folder):
+        what = (
+            "package.json names packages, and there is neither package-lock.json nor node_modules"
+        )
+        where = manifest.folder
+        return what, f"npm install --package-lock-only in {where}, then loom plugin build {where}"
     return None
+
+
+def _lacks_packages(folder: Path) -> bool:
+    """Whether it names packages and has neither a lock file nor a folder of them."""
+    around = (folder, *folder.resolve().parents)  # where Node looks
+    places = [folder / "package-lock.json", *(place / "node_modules" for place in around)]
+    if any(place.exists() for place in (*places, folder / "build" / "node_modules")):
+        return False
+    with suppress(OSError, ValueError):
+        named = json.loads((folder / "package.json").read_bytes())
+        return isinstance(named, dict) and bool(named.get("dependencies"))
+    return False
 
 
 def is_current(folder: Path) -> bool:

@@ -149,12 +149,20 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
         (("lab.greet", "name=x", "--payload", "/no/such/file"), "/no/such/file: No such file"),
         (("lab.nap", "seconds=5", "--timeout-ms", "30"), "did not end within"),
         (("lab.fail", "how=raise"), "lab raised RuntimeError: the lab is closed"),
+        (("lab.fail", "how=typed"), "loom: NO_PAPER: out of paper\n"),
     ],
 )
 def test_what_fails_is_told_on_stderr(loom: Loom, words: tuple[str, ...], told: str) -> None:
     assert loom("call", *words, code=1) == ""
     assert loom.err.startswith("loom: ")
     assert told in loom.err
+
+
+def test_what_fails_is_data_where_data_is_asked_for(loom: Loom) -> None:
+    answer = json.loads(loom("call", "lab.fail", "how=typed", "--json", code=1))
+    assert answer == {"error": {"code": "NO_PAPER", "message": "out of paper"}}
+    answer = json.loads(loom("call", "lab.nothing", "--json", code=1))
+    assert answer["error"]["code"] == "CAPABILITY_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +177,17 @@ def test_malformed_arguments_are_wrong_usage(loom: Loom, words: tuple[str, ...],
     assert loom(*words, code=2) == ""
     assert loom.err.startswith("loom: ")
     assert told in loom.err
+
+
+def test_words_too_many_are_told_with_the_usage_of_their_own_command(
+    loom: Loom, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        loom("publish", "anotes", "greeting", "hello")
+    told = capsys.readouterr().err
+    assert told.startswith("usage: loom publish ")
+    assert "[--type TYPE]" in told
+    assert "loom publish: error: unrecognized arguments: hello" in told
 
 
 def test_publish_and_events(loom: Loom) -> None:

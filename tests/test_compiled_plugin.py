@@ -73,6 +73,28 @@ def test_what_the_compiler_refuses_is_told_with_its_place(tiny: Path) -> None:
     assert builds.unbuilt(load_manifest(tiny / "plugin.toml")) is not None
 
 
+@pytest.mark.parametrize(
+    ("entry", "beside", "told"),
+    [
+        ('["./tiny"]', "go.mod", r'for the go\.mod beside it its entry must be \["build/plugin"\]'),
+        ('["./tiny"]', "Cargo.toml", r'for the Cargo\.toml beside .* \["build/plugin"\]'),
+        ('["node", "main.js"]', "package.json", "a package-lock.json, which `npm install` writes"),
+        (
+            '["./tiny"]',
+            "Makefile",
+            "does not claim the wasm tier: add it to tiers; nor is its entry",
+        ),
+    ],
+)
+def test_where_there_is_nothing_to_build_it_is_told_what_the_entry_must_be(
+    tmp_path: Path, entry: str, beside: str, told: str
+) -> None:
+    (tmp_path / "plugin.toml").write_text(MANIFEST.replace('["build/plugin"]', entry))
+    (tmp_path / beside).write_text("")
+    with pytest.raises(ManifestError, match=told):
+        builds.build_plugin(tmp_path)
+
+
 @pytest.mark.soak
 def test_go_is_built_once_and_its_errors_are_told_with_their_place(tmp_path: Path) -> None:
     if shutil.which("go") is None:

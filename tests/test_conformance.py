@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from loom_host.cli import plugin_test
 from loom_host.cli.main import main
 from loom_host.conformance.checks import CHECKS, FOLDER_CHECKS, OVER_CHECKS
 from loom_host.conformance.comparison import difference
@@ -18,11 +19,16 @@ from loom_host.conformance.kit import Outcome
 from loom_host.conformance.plan import Plan, plan_of
 from loom_host.conformance.report import as_junit, line_of
 from loom_host.conformance.runner import run
+from loom_host.conformance.samples import samples_of
+from loom_host.conformance.stage import SOURCE
+from loom_host.runtimes.wasm.build import ensure_component
+from loom_host.runtimes.wasm.cache import default_folder
 from loom_host.schema_check import compiled
 from loom_sdk.errors import ConfigError
 from loom_sdk.plugin import CapabilitySpec
 
 from .conformance_matrix import failed, outcomes_of
+from .core_guest import core_guest, plugin_of
 from .support import ROOT
 from .test_broken_plugins import CONFORMING, TESTS, named
 
@@ -337,3 +343,73 @@ def test_edges_are_among_the_first() -> None:
 )
 def test_an_answer_contains_what_the_example_says(said: Any, found: Any, word: str) -> None:
     assert (word in difference(said, found)) if word else not difference(said, found)
+
+
+# -- guests of a page of WAT
+
+
+HEARS = '\n[[events.subscribes]]\ntopic = "notes"\n'
+REFUSES = """
+  (i32.store8 (i32.const 1104) (i32.const 1))
+  (i32.store (i32.const 1112) (i32.const 2000)) (i32.store (i32.const 1116) (i32.const 8))
+  (i64.store (i32.const 2000) (i64.const 0x5344524F575F4F4E))"""
+
+
+async def test_a_plugin_that_ends_at_every_event_is_flagged(tmp_path: Path) -> None:
+    folder = plugin_of(tmp_path / "tiny", core_guest(handle="unreachable"), HEARS)
+    found = (await outcomes(plan_of(folder), "wasm", "events.handled"))["events.handled"]
+    assert found.status == "failed"
+    assert found.reason.startswith("notes 'sample' ends it: not acknowledged in 3 attempts")
+    assert "test/tiny trapped" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("invoke", "code", "told"),
+    [
+        (REFUSES, "NO_WORDS", ""),
+        (REFUSES, "TOO_LONG", "tiny.do with {}: NO_WORDS, and not TOO_LONG"),
+        ("", "NO_WORDS", "it must be refused with NO_WORDS, but is answered with null"),
+    ],
+)
+async def test_an_example_may_say_with_which_code_it_is_refused(
+    invoke: str, code: str, told: str, tmp_path: Path
+) -> None:
+    example = f'{{ arguments = {{}}, error = "{code}" }}'
+    tool = f'\n[[capability]]\nname = "tiny.do"\neffects = "none"\nexamples = [{example}]\n'
+    folder = plugin_of(tmp_path / "tiny", core_guest(invoke), tool)
+    found = (await outcomes(plan_of(folder), "wasm", "schema.examples"))["schema.examples"]
+    assert found.status == ("failed" if told else "passed")
+    assert told in found.reason
+
+
+async def test_the_code_of_a_plugins_own_error_is_told(tmp_path: Path) -> None:
+    tool = '\n[[capability]]\nname = "tiny.do"\neffects = "none"\nexamples = [{ arguments = {} }]\n'
+    folder = plugin_of(tmp_path / "tiny", core_guest(REFUSES), tool)
+    found = (await outcomes(plan_of(folder), "wasm", "schema.examples"))["schema.examples"]
+    assert found.reason.startswith("tiny.do with {}: ActionFailed: NO_WORDS: ")
+
+
+def test_a_sample_event_may_bring_the_bytes_of_a_file(tmp_path: Path) -> None:
+    folder = plugin_of(tmp_path / "tiny", core_guest(), HEARS)
+    (folder / "sound.pcm").write_bytes(b"\x00\xff")
+    (folder / "conformance.toml").write_text('[[events]]\nfile = "sound.pcm"\n')
+    assert [one.event.payload for one in samples_of(plan_of(folder))] == [b"\x00\xff"]
+    (folder / "sound.pcm").unlink()
+    with pytest.raises(ConfigError, match="must name a file"):
+        plan_of(folder)
+
+
+def test_a_probe_that_must_be_built_first_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    progress = plugin_test._Progress()
+    progress.show("permissions.denied", "grpc")
+    progress.show("schema.examples", "wasm")
+    assert capsys.readouterr().err == ""
+    progress.show("permissions.denied", "wasm")
+    assert capsys.readouterr().err == f"{plugin_test.PROBE_IS_BUILT}\n"
+    monkeypatch.undo()
+    ensure_component(SOURCE.parent, f"{SOURCE.stem}:Probe", default_folder())
+    progress.show("quotas.trip", "wasm")
+    assert capsys.readouterr().err == ""

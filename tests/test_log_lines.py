@@ -16,7 +16,7 @@ from loom_host import Host, load_settings
 from loom_host.control import ControlServer, ask, socket_path
 from loom_host.runtimes.grpc.lines import MAX_LINE
 from loom_host.telemetry.ring import RING
-from loom_sdk.errors import LoomError, PermissionDenied
+from loom_sdk.errors import LoomError, PermissionDenied, QuotaExceeded
 
 from .hosting import host_tables, native_host, until
 
@@ -166,6 +166,24 @@ async def test_the_end_of_a_child_that_flooded_is_quoted(tmp_path: Path) -> None
         text = b"".join(b"%d\n" % number for number in range(9000)) + b"the reason"
         with pytest.raises(LoomError, match=r"8998 \| 8999 \| the reason$"):
             await host.invoke("talker.end", payload=text)
+
+
+async def test_the_error_is_quoted_that_a_long_stack_follows(tmp_path: Path) -> None:
+    stack = b"".join(b"\tat goroutine %d\n" % number for number in range(300))
+    async with talking(tmp_path) as host:
+        with pytest.raises(
+            LoomError, match=r": panic: no such door \| \.\.\. \| \tat goroutine 295 "
+        ):
+            await host.invoke("talker.end", payload=b"panic: no such door\n" + stack)
+
+
+async def test_a_program_that_says_before_its_stack_that_memory_is_out_went_over_its_quota(
+    tmp_path: Path,
+) -> None:
+    stack = b"".join(b"\tat goroutine %d\n" % number for number in range(300))
+    async with talking(tmp_path) as host:
+        with pytest.raises(QuotaExceeded, match="quota memory"):
+            await host.invoke("talker.end", payload=b"fatal error: out of memory\n" + stack)
 
 
 async def test_secrets_do_not_show_in_what_a_child_writes(

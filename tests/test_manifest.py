@@ -28,7 +28,8 @@ FULL: dict[str, Any] = {
         {
             "name": "weather.get", "version": "2", "description": "Now.", "tool": True,
             "effects": "none", "input": {"type": "object"}, "output": {"type": "string"},
-            "examples": [{"arguments": {}}], "resumable": True,
+            "examples": [{"question": "Now?", "arguments": {}, "output": "dry", "slow": True}],
+            "resumable": True,
         }
     ],
     "events": {
@@ -65,7 +66,7 @@ def test_everything_is_read() -> None:
     capability, subscription = manifest.capabilities[0], manifest.subscribes[0]
     assert (capability.name, capability.effects, capability.tool) == ("weather.get", "none", True)
     assert (capability.version, capability.resumable) == ("2", True)
-    assert capability.examples == ({"arguments": {}},)
+    assert capability.examples == tuple(FULL["capability"][0]["examples"])
     assert (subscription.topic, subscription.qos) == ("query", QoS.REALTIME)
     assert (subscription.types, subscription.concurrency) == (("user.query",), 2)
     assert manifest.publishes == ("notes.*", "alerts")
@@ -112,6 +113,9 @@ WRONG = [
     ("capability/0/tool", "yes", "must be true or false"),
     ("capability/0/input", [], "[input] must be a table"),
     ("capability/0/examples", {}, "[[examples]]"),
+    ("capability/0/examples", [{"arguments": {}, "error": 3}], "example 1: error must be a text"),
+    ("capability/0/examples", [{"arguments": {}, "output": 1, "error": "X"}], "without output"),
+    ("capability/0/examples", [{"question": "Why?", "error": "X"}], "error goes with arguments"),
     ("events", [], "[events] must be a table"),
     ("events/subscribes", {}, "[[subscribes]]"),
     ("events/subscribes/0/topic", "a..b", "not a topic pattern"),
@@ -159,6 +163,7 @@ PLACES = {
     "": lambda data: data,
     "plugin": lambda data: data["plugin"],
     "capability": lambda data: data["capability"][0],
+    "capability.examples": lambda data: data["capability"][0]["examples"][0],
     "events": lambda data: data["events"],
     "events.subscribes": lambda data: data["events"]["subscribes"][0],
     "permissions": lambda data: data["permissions"],
@@ -183,7 +188,7 @@ def test_a_typo_is_answered_with_the_right_key(place: str) -> None:
     for known in TABLES[place]:
         data = copy.deepcopy(FULL)
         table = PLACES[place](data)
-        table[known + "s"] = table.pop(known)
+        table[known + "s"] = table.pop(known, None)  # no example has all keys
         if known in ("plugin", "api"):
             continue  # told before keys are looked at
         if known + "s" in TABLES[place]:

@@ -89,6 +89,10 @@ def test_links_and_odd_names_are_not_packed(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="link"):
         pack(source, key(tmp_path))
     (source / "link").unlink()
+    programs = source / "build" / "node_modules" / ".bin"  # npm makes it, and Node needs none of it
+    programs.mkdir(parents=True)
+    (programs / "tool").symlink_to("../tool/main.js")
+    assert not any(".bin" in name for name in read_archive(pack(source, key(tmp_path)), "it").files)
     (source / "what?.txt").write_text("")
     with pytest.raises(ManifestError, match="rename it"):
         pack(source, key(tmp_path))

@@ -13,6 +13,7 @@ import pytest
 import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wasmtime import wat2wasm
 
 from loom_host.cli.main import main
 from loom_host.lint import RULES, Finding, check_folder
@@ -20,6 +21,7 @@ from loom_host.manifest import TABLES
 from loom_host.scaffold import Wish, create
 from loom_host.templates import TEMPLATES, Template
 
+from .core_guest import component_of, core_guest
 from .docs_runner import blocks_of
 from .support import ROOT
 
@@ -135,6 +137,7 @@ MANIFEST_FAULTS = [
     ("manifest.unknown-key", "memory =", "memroy =", "memroy", 40),
     ("manifest.unknown-key", 'topic = "door"', 'topic = "door"\nqoss = "batched"', "qoss", 27),
     ("manifest.unknown-key", "storage = true", "storage = true\nstorages = 1", "storages", 36),
+    ("manifest.unknown-key", "{ question =", "{ questoin =", "did you mean 'question'", 21),
     ("manifest.value", 'tier = "grpc"', 'tier = "grcp"', "grcp", 6),
     ("manifest.value", '"acme/greeter"', '"greeter"', "publisher/name", 2),
     ("manifest.value", '["https://api.example"]', '["api.example"]', "api.example", 33),
@@ -156,6 +159,7 @@ MANIFEST_FAULTS = [
     ("schema.example", '{ text = "Hello!" }', "{ text = 3 }", "output/text", 22),
     ("entry.missing", "greeter_plugin:", "greeterplugin:", "did you mean 'greeter_plugin'", 8),
     ("entry.missing", '"greeter_plugin:Greeter"', '"greeter.wasm"', "greeter.wasm", 8),
+    ("entry.missing", '"greeter_plugin:Greeter"', '"greeter.wasm"', "does not know the sources", 8),
     ("entry.missing", '"greeter_plugin:Greeter"', '["python", "main.py"]', "main.py", 8),
     ("entry.not-built", '"greeter_plugin:Greeter"', '["./greeter"]', "./greeter", 8),
     ("entry.class", ":Greeter", ":Greter", "did you mean 'Greeter'", 8),
@@ -363,6 +367,34 @@ def test_a_component_older_than_its_sources_is_told(tmp_path: Path) -> None:
     more = {"build/greeter_plugin.wasm": "\0asm", "build/greeter_plugin.inputs": "old"}
     [found] = check_folder(written(tmp_path, WASM, NO_ENV, more))
     assert (found.rule, found.severity, found.line) == ("entry.not-built", "warning", 8)
+
+
+def test_an_example_of_a_refusal_may_break_the_schema(tmp_path: Path) -> None:
+    refused = ('{ who = "Ada" }, output = { text = "Hello!" }', '{ who = 3 }, error = "NO_NAME"')
+    assert check_folder(written(tmp_path, (refused,))) == []
+
+
+@pytest.mark.parametrize(
+    ("wasm", "told"),
+    [
+        (b"nonsense", "no WebAssembly file"),
+        (core_guest(), "is a core module, no component: wrap it"),
+        (b"\0asm\x0d\0\x01\0\xff\xff", "no component that wasmtime can compile"),
+        (wat2wasm('(component (import "evil:door/open@1.0.0" (instance)))'), "evil:door/open"),
+        (wat2wasm("(component)"), "does not export loom:plugin/plugin"),
+    ],
+)
+def test_a_file_that_is_no_component_for_a_host_is_told(
+    wasm: bytes, told: str, tmp_path: Path
+) -> None:
+    entry = ('"greeter_plugin:Greeter"', '"greeter.wasm"')
+    folder = written(tmp_path, (*WASM, entry))
+    (folder / "greeter.wasm").write_bytes(wasm)
+    [found] = [one for one in check_folder(folder) if one.rule.startswith("entry.")]
+    assert (found.rule, found.severity, found.line) == ("entry.not-a-component", "error", 8)
+    assert told in found.what
+    component_of(core_guest(), folder / "greeter.wasm")
+    assert not [one for one in check_folder(folder) if one.rule.startswith("entry.")]
 
 
 def test_a_missing_or_broken_manifest_is_one_finding(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from loom_host.cli.main import main
+from loom_host.cli.plugin_console import INTERRUPTED, Console
 from loom_host.cli.plugin_prompt import HELP
 from loom_host.cli.plugin_run import add_parser
 from loom_host.workbench.watch import look
@@ -130,6 +131,18 @@ def test_commands_that_are_wrong_are_told_and_the_rest_goes_on(tmp_path: Path) -
         assert me.ring() == "ding"
         assert me.finish() == 1
     assert not any(row["kind"] == "event" for row in me.seen)
+
+
+def test_the_code_of_a_plugins_own_error_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(as_json=False)
+    for code, message in (
+        ("NO_WORDS", "there is no word"),
+        ("CAPABILITY_ERROR", "it failed"),
+        (INTERRUPTED, "interrupted"),
+    ):
+        console.show("error", {"message": message, "code": code})
+    shown = ["NO_WORDS: there is no word", "it failed", "interrupted"]
+    assert capsys.readouterr().out.splitlines() == [f"error  {text}" for text in shown]
 
 
 def test_what_cannot_start_is_told_with_its_reason(

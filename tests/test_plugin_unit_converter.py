@@ -162,6 +162,12 @@ async def test_unbuilt_it_names_the_command_that_builds_it(tmp_path: Path) -> No
     manifest = load_manifest(copy / "plugin.toml")
     lack = ("its npm packages are missing or old", f"loom plugin build {copy}")
     assert node_plugin.missing(manifest) == lack
+    (copy / "package-lock.json").unlink()
+    what, fix = node_plugin.missing(manifest) or ("", "")
+    assert "neither package-lock.json nor node_modules" in what
+    assert fix.startswith("npm install --package-lock-only")
+    (copy / "package.json").write_text('{ "type": "module" }')  # it names none
+    assert node_plugin.missing(manifest) is None
 
 
 @pytest.mark.slow
@@ -174,6 +180,7 @@ def test_the_build_command_builds_once(
     assert node_plugin.missing(load_manifest(copy / "plugin.toml")) is None
     assert main(["plugin", "build", str(copy)]) == 0
     assert "up to date" in capsys.readouterr().out
+    assert not [path for path in (copy / "build").rglob("*") if path.is_symlink()]  # for packages
     assert [path.name for path in (copy / "build").glob(".new-*")] == []
     (copy / "package-lock.json").write_text((copy / "package-lock.json").read_text() + "\n")
     assert not node_plugin.is_current(copy)

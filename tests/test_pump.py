@@ -147,7 +147,9 @@ async def test_after_a_crash_the_event_comes_again_first_and_in_order(qos: QoS) 
         assert rig.handles["p"].counters.restarts == 1
 
 
-async def test_an_event_that_kills_three_times_is_a_dead_letter() -> None:
+async def test_an_event_that_kills_three_times_is_a_dead_letter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     attempts: list[int] = []
 
     def poison(event: Event) -> bool:
@@ -165,9 +167,14 @@ async def test_an_event_that_kills_three_times_is_a_dead_letter() -> None:
         assert attempts == [1, 2, 3]
         assert letter.payload == b"poison"
         assert letter.metadata["subscription"] == "p:notes"
-        assert letter.metadata["reason"] == "not acknowledged in 3 attempts"
+        assert (
+            letter.metadata["reason"]
+            == "not acknowledged in 3 attempts (the last: the plugin ended: poisoned)"
+        )
         await until(lambda: ("after", 1) in ear.heard)
         assert rig.handles["p"].counters.restarts == 3
+        assert rig.handles["p"].counters.errors == 3
+        assert caplog.messages.count("p:notes: the plugin ended: poisoned") == 3
 
 
 async def test_a_realtime_event_is_not_worth_a_second_try() -> None:

@@ -273,3 +273,9 @@ def test_shipped_settings_fit_the_schema_and_misspelt_ones_do_not() -> None:
 def test_schemas_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "schema", "loom.toml"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(loom_schema()))
+
+
+@pytest.mark.parametrize("file", ["sdk/wit/plugin.wit", "proto/plugin.proto"])
+def test_the_contract_is_printed_as_it_is(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "schema", file.rpartition("/")[2]]) == 0
+    assert capsys.readouterr().out == (ROOT / file).read_text()

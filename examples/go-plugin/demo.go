@@ -174,7 +174,7 @@ func everything(d *demo, call *pb.ActionCall, stream pb.Plugin_InvokeServer) (an
 		return nil, nil, err
 	}
 	event := &pb.Event{Topic: "notes", Type: "made", Payload: []byte("data"),
-		Metadata: map[string]string{"a": "b"}, Priority: 7}
+		Metadata: map[string]string{"a": "b"}, Priority: 7, Confidence: 1}
 	published, err := d.host.Publish(ctx, &pb.PublishRequest{Event: event, CallId: call.Id})
 	if err != nil {
 		return nil, nil, err
@@ -255,7 +255,8 @@ func (d *demo) heard(ctx context.Context, event *pb.Event) error {
 		"topic": event.Topic, "attempt": strconv.Itoa(int(event.DeliveryAttempt)),
 	}
 	maps.Copy(told, event.Metadata)
-	note := &pb.Event{Topic: "notes", Type: "heard", Payload: event.Payload, Metadata: told}
+	note := &pb.Event{Topic: "notes", Type: "heard", Payload: event.Payload, Metadata: told,
+		Priority: 50, Confidence: 1}
 	_, err := d.host.Publish(d.asking(ctx), &pb.PublishRequest{Event: note})
 	return err
 }

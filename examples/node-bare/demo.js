@@ -67,7 +67,7 @@ async function everything(_, call) {
   const found = await ask("KvGet", { key: "key" });
   const { keys } = await ask("KvList", { key: "" });
   const event = { topic: "notes", type: "made", payload: Buffer.from("data"), metadata: { a: "b" } };
-  const { delivered } = await ask("Publish", { event: { ...event, priority: 7 }, call_id });
+  const { delivered } = await ask("Publish", { event: { ...event, priority: 7, confidence: 1 }, call_id });
   const payload = Buffer.from("in");
   const [reversed] = await invoke({ capability: "lab.reverse", arguments: "{}", payload }, call);
   const count = { capability: "lab.count" };
@@ -90,7 +90,8 @@ export async function heard({ topic, payload, metadata, delivery_attempt }) {
   if (said === "poison") throw { action: { code: "POISONED", message: "will not eat that" } };
   if (said === "crash" && delivery_attempt === 1) process.exit(9);
   const told = { ...metadata, topic, attempt: String(delivery_attempt) };
-  await ask("Publish", { event: { topic: "notes", type: "heard", payload, metadata: told } });
+  const note = { topic: "notes", type: "heard", payload, metadata: told };
+  await ask("Publish", { event: { ...note, priority: 50, confidence: 1 } });
 }
 
 export function stop({ dataDir }) {

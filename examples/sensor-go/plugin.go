@@ -85,6 +85,7 @@ func (s *sensor) heard(ctx context.Context, h *host, line string) {
 	s.lock.Unlock()
 	event := &pb.Event{
 		Topic: "sensor.reading", Type: "sensor.reading", Traceparent: "new",
+		Priority: 50, Confidence: 1,
 		Metadata: map[string]string{
 			"name": read.name, "unit": read.unit,
 			"value": strconv.FormatFloat(read.value, 'g', -1, 64),

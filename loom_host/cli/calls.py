@@ -11,7 +11,8 @@ from typing import Any
 
 from loom_host.control import answer_of, socket_path
 from loom_host.host import Host
-from loom_sdk.errors import PluginUnhealthy
+from loom_host.settings import Settings
+from loom_sdk.errors import LoomError, PluginUnhealthy, encode
 
 from .common import (
     WrongUsage,
@@ -95,9 +96,23 @@ async def run_call(arguments: argparse.Namespace) -> int:
         "timeout_ms": arguments.timeout_ms,
     }
     settings = settings_of(arguments.config)
+    try:
+        answer = await _answer(arguments, settings, request, payload)
+    except LoomError as error:
+        if arguments.json:
+            code = str(getattr(error, "code", "")) or encode(error).code
+            print_json({"error": {"code": code, "message": error.message}})
+        raise
+    return _print_result(answer, arguments)
+
+
+async def _answer(
+    arguments: argparse.Namespace, settings: Settings, request: dict[str, Any], payload: bytes
+) -> dict[str, Any]:
     if socket_path(settings.host.runtime_dir).exists():
         try:
-            return _print_result(await ask_once(arguments, request), arguments)
+            answer: dict[str, Any] = await ask_once(arguments, request)
+            return answer
         except PluginUnhealthy:
             pass  # a socket that a killed host left behind
     async with Host(settings) as host:
@@ -108,7 +123,7 @@ async def run_call(arguments: argparse.Namespace) -> int:
             content_type=arguments.content_type,
             timeout_ms=arguments.timeout_ms,
         )
-    return _print_result(answer_of(result), arguments)
+    return answer_of(result)
 
 
 def _print_result(answer: dict[str, Any], arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from loom_sdk.errors import LoomError
+from loom_sdk.errors import LoomError, told
 
 from . import (
     agent,
@@ -70,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in GROUPS:
         group.add_parser(subparsers)
+    for command in subparsers.choices.values():
+        command.set_defaults(own_parser=command)
     return parser
 
 
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"loom: {error.message}", file=sys.stderr)
         return EXIT_USAGE
     except LoomError as error:
-        print(f"loom: {error.message}", file=sys.stderr)
+        print(f"loom: {told(error)}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -100,10 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """`loom call` takes options before its arguments, too, which argparse does not."""
-    parser = build_parser()
-    arguments, rest = parser.parse_known_args(_two_words(sys.argv[1:] if argv is None else argv))
+    arguments, rest = build_parser().parse_known_args(
+        _two_words(sys.argv[1:] if argv is None else argv)
+    )
     if rest and (arguments.command != "call" or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.own_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.arguments += rest
     return arguments

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loom_host.telemetry.logs import visible
+from loom_sdk.errors import with_code
 from loom_sdk.topics import matches
 
+INTERRUPTED = "INTERRUPTED"
+"""Code of a command that the author broke off."""
 OF_THE_HOST = "loom.>"
 """Shown only where a pattern for them is asked for."""
 
@@ -91,7 +94,9 @@ def _message(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _error(data: Mapping[str, Any]) -> Iterator[str]:
-    first, *rest = str(data["message"]).splitlines() or [""]
+    code = str(data.get("code", ""))
+    text = with_code("" if code == INTERRUPTED else code, str(data["message"]))
+    first, *rest = text.splitlines() or [""]
     yield visible(f"error  {first}")
     yield from (f"       {visible(line)}" for line in rest)
 

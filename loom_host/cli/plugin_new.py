@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loom_host.discovery import bundle
 from loom_host.editor_schemas import loom_schema, plugin_schema
 from loom_host.scaffold import Wish, create
 from loom_host.templates import KINDS, LANGUAGES, TEMPLATES, TIERS, kinds_of, tiers_of
@@ -31,8 +33,10 @@ def add_parser(verbs: Any) -> None:
     new.add_argument("--list", action="store_true", help="which combinations there are")
     add_json(new)
     new.set_defaults(handler=run_new)
-    schema = verbs.add_parser("schema", help="print the JSON Schema of a file, for editors")
-    schema.add_argument("file", choices=("plugin.toml", "loom.toml"))
+    schema = verbs.add_parser(
+        "schema", help="print the JSON Schema of a file, for editors, or a file of the contract"
+    )
+    schema.add_argument("file", choices=(*SCHEMAS, *CONTRACT))
     schema.set_defaults(handler=run_schema)
 
 
@@ -101,5 +105,24 @@ def _asked(option: str, choices: tuple[str, ...]) -> str:
 
 
 def run_schema(arguments: argparse.Namespace) -> int:
-    print_json(plugin_schema() if arguments.file == "plugin.toml" else loom_schema())
+    if arguments.file in SCHEMAS:
+        print_json(SCHEMAS[arguments.file]())
+    else:
+        print(CONTRACT[arguments.file]().read_text(encoding="utf-8"), end="")
     return 0
+
+
+def _wit() -> Path:
+    from loom_host.runtimes.wasm.compiler import sdk_dir  # no other command of these needs it
+
+    return sdk_dir("wit") / "plugin.wit"
+
+
+SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "plugin.toml": plugin_schema,
+    "loom.toml": loom_schema,
+}
+CONTRACT: Mapping[str, Callable[[], Path]] = {
+    "plugin.wit": _wit,
+    "plugin.proto": lambda: bundle("proto") / "plugin.proto",
+}

@@ -22,7 +22,7 @@ from .calls import parse_arguments, parse_pair
 from .entry import EXIT_INTERRUPTED
 from .logs import LEVELS
 from .offspring import end_children
-from .plugin_console import Console
+from .plugin_console import INTERRUPTED, Console
 from .plugin_prompt import Commands, from_pipe, from_terminal
 
 DEBUG_PORT = 5678
@@ -172,7 +172,7 @@ async def _did(line: str, commands: Commands, console: Console, stop: _Stop | No
         if stop is not None:
             stop.command = None
     if task.cancelled():
-        console.show("error", {"message": "interrupted", "code": "INTERRUPTED"})
+        console.show("error", {"message": "interrupted", "code": INTERRUPTED})
         return False
     error = task.exception()
     if error is None:

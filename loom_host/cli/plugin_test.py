@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from loom_host.conformance.plan import Plan
 
 
+PROBING = ("permissions.denied", "quotas.trip")
+"""Checks with the kit's own probe."""
+PROBE_IS_BUILT = "building the kit's own probe for the wasm tier: a minute, once on this machine"
+
+
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("test", help="run the conformance checks over a plugin's folder")
     parser.add_argument("folder", nargs="?", default=".", help="holds plugin.toml; default: here")
@@ -134,7 +139,15 @@ class _Progress:
     def __init__(self) -> None:
         self._on = sys.stderr.isatty()
 
+    def _built(self) -> bool:
+        from loom_host.conformance.stage import probe_is_built
+
+        return probe_is_built()
+
     def show(self, check: str, tier: str) -> None:
+        if tier == "wasm" and check in PROBING and not self._built():
+            self.clear()
+            print(PROBE_IS_BUILT, file=sys.stderr, flush=True)
         if self._on:
             print(f"\r\x1b[2K... {check} {tier}", end="", file=sys.stderr, flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loom_host.bus import DEAD_LETTER, Subscription
@@ -14,6 +15,8 @@ from loom_sdk import QoS
 from .samples import Sample, again
 
 LOOK_S = 0.002
+LETTER_S = 2.0
+"""For an event that ended the plugin to be delivered again, and given up."""
 MARGIN_S = 5.0
 """Beside the handlers' own deadline, for a plugin that is started again meanwhile."""
 
@@ -88,6 +91,14 @@ class Listening:
         again_told = now.redelivered > self._before.redelivered
         ends = any(reason.startswith("plugin ended") for reason in self.reasons)
         return restarted or again_told or ends or not self._handle.serves
+
+    async def why_ended(self) -> str:
+        """Of the dead letter that follows, else what the host says of the plugin."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LETTER_S):
+                while not self.reasons:
+                    self.reasons.append((await anext(self._letters)).metadata["reason"])
+        return self.reasons[0] if self.reasons else self._handle.explain()
 
     @property
     def dropped(self) -> int:

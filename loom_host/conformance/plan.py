@@ -49,7 +49,8 @@ class StandIns:
     pages: Mapping[str, Any] = field(default_factory=dict)
     """By address, with `*` for any text: the body that a server answers with, in JSON or text."""
     events: tuple[Mapping[str, Any], ...] = ()
-    """Samples of what it hears: `topic`, `type`, `metadata`, `text`."""
+    """Samples of what it hears: `topic`, `type`, `metadata`, and as payload `text`, or the bytes of
+    the `file` below the plugin's folder."""
     skip: Mapping[str, str] = field(default_factory=dict)
     """By id of a check: why it cannot run. It is told as skipped, never as passed."""
 
@@ -75,7 +76,7 @@ class Plan:
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """Of all capabilities, in the manifest's order."""
+        """Of all capabilities, in the manifest's order; those that are answered."""
         return tuple(
             replace(
                 self.call_of(spec, one.get("arguments", {})),
@@ -84,7 +85,17 @@ class Plan:
             )
             for spec in self.manifest.capabilities
             for one in spec.examples
-            if "arguments" in one
+            if "arguments" in one and "error" not in one
+        )
+
+    @property
+    def refused(self) -> tuple[tuple[Example, str], ...]:
+        """Examples of what it must refuse, each with the error's code."""
+        return tuple(
+            (self.call_of(spec, one["arguments"]), str(one["error"]))
+            for spec in self.manifest.capabilities
+            for one in spec.examples
+            if "error" in one
         )
 
     def call_of(self, spec: CapabilitySpec, arguments: Mapping[str, Any]) -> Example:
@@ -128,5 +139,7 @@ def _stand_ins(path: Path) -> StandIns:
         if not (path.parent / str(one.get("file", ""))).is_file():
             raise ConfigError(f"{path}: [payloads] {name}: `file` must name a file beside it")
     for one in events:
-        check_keys(one, ("topic", "type", "metadata", "text"), f"{path} [[events]]")
+        check_keys(one, ("topic", "type", "metadata", "text", "file"), f"{path} [[events]]")
+        if "file" in one and not (path.parent / str(one["file"])).is_file():
+            raise ConfigError(f"{path}: [[events]]: `file` must name a file beside it")
     return StandIns(**data, events=tuple(events))

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
-from loom_sdk.errors import LoomError
+from loom_sdk.errors import LoomError, told
 
 from .checks import CHECKS, FOLDER_CHECKS, OVER_CHECKS
 from .kit import Check, Fault, Outcome, Skip, Status
@@ -76,7 +76,7 @@ async def _outcome(plan: Plan, check: str, tier: str, work: Callable[[], Any]) -
     except Fault as end:
         reason = str(end)
     except LoomError as error:
-        reason = f"{type(error).__name__}: {error.message}"
+        reason = f"{type(error).__name__}: {told(error)}"
     except TimeoutError:
         reason = f"did not come to an end within {LIMIT_S:g} s"
     return Outcome(check, tier, status, reason, time.monotonic() - began)

@@ -79,7 +79,9 @@ def _told(plan: Plan, spec: SubscriptionSpec) -> Iterator[Sample]:
         kind = str(one.get("type", _types(spec)[0]))
         if matches(spec.topic, topic) and (not spec.types or kind in spec.types):
             metadata = {str(key): str(value) for key, value in one.get("metadata", {}).items()}
-            yield Sample(spec, topic, Event(kind, str(one.get("text", "")).encode(), metadata))
+            text = str(one.get("text", "")).encode()
+            payload = (plan.folder / one["file"]).read_bytes() if "file" in one else text
+            yield Sample(spec, topic, Event(kind, payload, metadata))
 
 
 def _standard(spec: SubscriptionSpec) -> Iterator[Sample]:

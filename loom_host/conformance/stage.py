@@ -51,6 +51,14 @@ async def probe_host(
                 yield host
 
 
+def probe_is_built() -> bool:
+    """Whether the wasm tier needs no compiler for the probe."""
+    from loom_host.runtimes.wasm.build import is_cached
+    from loom_host.runtimes.wasm.cache import default_folder
+
+    return is_cached(SOURCE.parent, f"{SOURCE.stem}:Probe", default_folder())
+
+
 def probe_of(host: Host) -> PluginHandle:
     return host.plugins[NAME]
 

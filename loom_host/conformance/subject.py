@@ -15,7 +15,7 @@ from loom_host.grants import Refusal
 from loom_host.handle import PluginHandle
 from loom_host.host import Host
 from loom_sdk import Result
-from loom_sdk.errors import LoomError
+from loom_sdk.errors import LoomError, told
 
 from .comparison import difference
 from .kit import Fault, Skip
@@ -37,7 +37,7 @@ class Answered:
     def differs(self) -> str:
         """How the answer is not what the example says; empty where it is."""
         if self.error is not None:
-            return f"{type(self.error).__name__}: {self.error.message}"
+            return f"{type(self.error).__name__}: {told(self.error)}"
         return difference(self.example.output, self.output)
 
 

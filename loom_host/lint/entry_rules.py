@@ -87,15 +87,25 @@ def _imports(module: Module, name: str) -> bool:
 
 def _file(subject: Subject, entry: str) -> Iterator[Finding]:
     if (subject.folder / entry).is_file():
+        yield from _component(subject, entry) if entry.endswith(".wasm") else ()
         return
     if entry in subject.modules and subject.manifest.tiers == ("native",):
         return  # a module of hooks
     what = f"there is no file {entry} here"
     if entry.endswith(".wasm"):
-        yield _at(subject, "entry.missing", what, "build the component into the folder")
+        fix = "build it there yourself: Loom does not know the sources of a .wasm"
+        yield _at(subject, "entry.missing", what, fix)
     else:
         fix = "write it, or mend entry: 'module:Class', a file, or a command line as a list"
         yield _at(subject, "entry.missing", what, fix)
+
+
+def _component(subject: Subject, entry: str) -> Iterator[Finding]:
+    from loom_host.runtimes.wasm.inspection import refusal
+
+    if what := refusal(subject.folder / entry):
+        fix = "build it as a component of plugin.wit: docs/WITHOUT-SDK.md shows how"
+        yield _at(subject, "entry.not-a-component", what, fix)
 
 
 def _built(subject: Subject) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     "schema.example": (ERROR, "an example that does not fit the capability's input or output"),
     "entry.missing": (ERROR, "the file or module that entry names is not in the folder"),
     "entry.class": (ERROR, "entry names no class, or one that is no loom_sdk.Plugin"),
+    "entry.not-a-component": (ERROR, "the .wasm that entry names is none that a host would load"),
     "entry.not-built": (WARNING, "what entry names is not built, or older than its sources"),
     "code.syntax": (ERROR, "a file of Python that does not compile"),
     "code.capability": (ERROR, "offered by the code or listed in plugin.toml, but not both"),

@@ -49,6 +49,11 @@ def without_unknown(
     ):
         if isinstance(holder, dict) and isinstance(holder.get(key), list):
             holder[key] = [pruned(table, name, i) for i, table in enumerate(holder[key])]
+    listed = clean.get("capability")
+    for index, table in enumerate(listed if isinstance(listed, list) else ()):
+        if isinstance(table, dict) and isinstance(table.get("examples"), list):
+            name, those = "capability.examples", table["examples"]
+            table["examples"] = [pruned(one, name, index) for one in those]
     return clean, found
 
 

@@ -36,7 +36,8 @@ class TomlLines:
     def table(self, name: str, index: int = 0) -> int:
         """0 where it is not found; an inline table is the key that it stands under."""
         parent, _, last = name.rpartition(".")
-        return self._tables.get((name, index)) or self._keys.get((parent, 0, last), 0)
+        above = self._keys.get((parent, index, last)) or self._keys.get((parent, 0, last), 0)
+        return self._tables.get((name, index)) or above
 
     def key(self, table: str, key: str, index: int = 0) -> int:
         """The table where the key is not found."""

@@ -15,6 +15,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ MOST_FILES, MOST_BYTES = 20_000, 1 << 30
 OWN = "LOOM/"
 DESCRIPTION, SBOM, SIGNATURE = f"{OWN}package.json", f"{OWN}sbom.json", f"{OWN}signature.json"
 LEFT_OUT = {"__pycache__", ".git", ".venv", ".hypothesis", ".pytest_cache", ".mypy_cache"}
+BIN_LINKS = ("node_modules", ".bin")
+"""Where npm links programs of packages, which nothing that Node imports needs."""
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip can name."""
@@ -87,7 +90,7 @@ def _collect(folder: Path) -> dict[str, tuple[bytes, bool]]:
     files: dict[str, tuple[bytes, bool]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if LEFT_OUT & set(inside.parts):
+        if LEFT_OUT & set(inside.parts) or BIN_LINKS in pairwise(inside.parts):
             continue
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ManifestError(f"{path} is a link or no plain file: a package holds none")

@@ -12,9 +12,17 @@ from typing import Any
 from loom_host.conformance.cancelled import STOP_S, cancelled
 from loom_host.conformance.comparison import shown
 from loom_host.conformance.kit import Check, Fault, Skip
+from loom_host.conformance.plan import Example
 from loom_host.conformance.subject import Answered, Subject
 from loom_host.schema_check import compiled
-from loom_sdk.errors import ActionFailed, DeadlineExceeded, InvalidArguments, LoomError, PluginError
+from loom_sdk.errors import (
+    ActionFailed,
+    DeadlineExceeded,
+    InvalidArguments,
+    LoomError,
+    PluginError,
+    encode,
+)
 
 INTO_S = 0.3
 """After the start of a slow call: then it is at work."""
@@ -28,9 +36,24 @@ def of_example(one: Answered) -> str:
 
 
 async def schema_examples(subject: Subject) -> None:
+    for example, code in subject.plan.refused:
+        if wrong := await _not_refused(subject, example, code):
+            raise Fault(f"{example.spec.name} with {shown(example.arguments)}: {wrong}")
+    if subject.plan.refused and not subject.plan.examples:
+        return
     for one in await subject.first():
         if wrong := one.differs():
             raise Fault(f"{of_example(one)}: {wrong}")
+
+
+async def _not_refused(subject: Subject, example: Example, code: str) -> str:
+    """What came in place of the error; empty where that came."""
+    try:
+        answer = await subject.call(example)
+    except LoomError as error:
+        found = encode(error).code
+        return "" if found == code else f"{found}, and not {code}: {error.message}"
+    return f"it must be refused with {code}, but is answered with {shown(answer.output)}"
 
 
 async def schema_output(subject: Subject) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,7 +10,9 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from loom_host.conformance.by_hand import TOKEN_KEY, Hand, by_hand
+from loom_host.conformance.by_session import admitted_to_session, session
 from loom_host.conformance.kit import Check, Fault, Skip
+from loom_host.conformance.plan import Example
 from loom_host.conformance.subject import Subject
 from loom_host.manifest import EFFECTS
 from loom_host.runtimes.base import Declaration
@@ -116,14 +118,18 @@ _ADMIT = "compare the metadata loom-token with LOOM_TOKEN, else refuse with UNAU
 
 
 async def contract_stream(subject: Subject) -> None:
-    streams = (await _talk(subject)).streams
-    if not streams:
+    talk = await _talk(subject)
+    if not talk.streams:
         raise Skip("it has no examples to call")
-    for name, messages in streams.items():
+    for name, messages in (*talk.streams.items(), *talk.sessions.items()):
         _check_stream(name, messages)
 
 
 def _check_stream(name: str, messages: Any) -> None:
+    if isinstance(messages, Fault):
+        raise Fault(f"{name}: {messages}") from messages
+    if isinstance(messages, TimeoutError):
+        return  # for calls.deadline to say
     if isinstance(messages, grpc.aio.AioRpcError):
         if messages.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return  # for calls.deadline to say
@@ -147,12 +153,14 @@ def _told(error: grpc.aio.AioRpcError) -> str:
 
 @dataclass(slots=True)
 class Talk:
-    """What two children said; an error where they broke off."""
+    """What two or three children said; an error where they broke off."""
 
     chosen: Any
     """Of Init with a version to choose from."""
     streams: dict[str, Any]
     """Messages of one answer by capability."""
+    sessions: dict[str, Any]
+    """The same in a Session, where it has one."""
     admitted: dict[str, Any]
     """Answers to callers without the token."""
     refused: Any
@@ -163,35 +171,52 @@ _done: WeakKeyDictionary[Subject, Talk] = WeakKeyDictionary()
 
 
 async def _talk(subject: Subject) -> Talk:
-    """Once for each subject: of two children, since a start costs more than all that is said."""
+    """Once for each subject: of few children, since a start costs more than all that is said."""
     await subject.host()
     if subject not in _done:
         async with by_hand(subject) as hand:
             chosen = await _ended(hand.init((OURS, NEVER)))
-            streams = await _streams(hand, subject)
+            streams = await _streams(hand.messages, subject)
         async with by_hand(subject) as hand:
             admitted = {
                 "no token": await _ended(hand.init((OURS,), ())),
                 "another token": await _ended(hand.init((OURS,), ((TOKEN_KEY, "f" * 32),))),
             }
             refused = await _ended(hand.init((NEVER,)))
-        _done[subject] = Talk(chosen, streams, admitted, refused)
+            if (inside := await _ended(admitted_to_session(hand, ()))) is not None:
+                admitted["no token in Session"] = inside
+        sessions = {}
+        if inside is not None:
+            async with by_hand(subject) as hand:
+                sessions = await _in_session(hand, subject)
+        _done[subject] = Talk(chosen, streams, sessions, admitted, refused)
     return _done[subject]
 
 
-async def _streams(hand: Hand, subject: Subject) -> dict[str, Any]:
+async def _in_session(hand: Hand, subject: Subject) -> dict[str, Any]:
+    """As `_streams`; nothing of a child without Session."""
+    try:
+        async with session(hand) as taker:
+            return await _streams(taker.messages, subject) if taker is not None else {}
+    except (Fault, grpc.aio.AioRpcError) as error:
+        return {"Session": error}
+
+
+async def _streams(
+    messages: Callable[[Example], Awaitable[Any]], subject: Subject
+) -> dict[str, Any]:
     """One for each capability."""
     found: dict[str, Any] = {}
     for example in subject.plan.examples:
         if not example.slow and example.spec.name not in found:
-            found[example.spec.name] = await _ended(hand.messages(example))
+            found[example.spec.name] = await _ended(messages(example))
     return found
 
 
 async def _ended(work: Awaitable[Any]) -> Any:
     try:
         return await work
-    except grpc.aio.AioRpcError as error:
+    except (grpc.aio.AioRpcError, Fault, TimeoutError) as error:
         return error
 
 

@@ -31,6 +31,10 @@ async def events_handled(subject: Subject) -> None:
             if not settled:
                 await subject.stop()
                 raise Fault(f"{what} is not handled within the handler's deadline_ms")
+            if heard.ended:
+                why = await heard.why_ended()
+                await subject.stop()
+                raise Fault(f"{what} ends it: {why}")
             if heard.reasons:
                 raise Fault(f"{what}: {heard.reasons[0]} ({ADVICE})")
 

@@ -101,7 +101,7 @@ def _not_started(child: ChildProcess, spec: PluginSpec, problem: str) -> PluginE
         problem = f"ended before it was ready ({end})"
         if end.startswith("killed by SIG") and child.exceeded is None:
             kind = PluginCrashed
-    text = f"{spec.id} {problem}{child.tail()}{hint(child.last_lines)}"
+    text = f"{spec.id} {problem}{child.tail()}{hint(child.last_words.lines)}"
     return kind(text, plugin_id=spec.id)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,12 +14,11 @@ from pathlib import Path
 from loom_host.quotas import Quotas
 from loom_sdk.errors import PluginLoadError
 
+from .last_words import LOOKED_AT, LastWords, near_limit
 from .launch import Launched
 from .lines import Lines
 from .meter import CpuWatch, Exceeded, folder_bytes, process_cpu_s
 
-KEPT_LINES = 50
-"""Last lines of output that an error message may quote."""
 SAMPLE_S = 0.1
 """How often resident memory is looked at."""
 DISK_EVERY = 10
@@ -43,9 +41,9 @@ class ChildProcess:
     ) -> None:
         popen = launched.popen
         self.pid = popen.pid
-        self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.last_words = LastWords()
         self._silent = False
-        """It is dead, and `last_lines` holds its last ones."""
+        """It is dead, and `last_words` holds its last ones."""
         self.memory = self.peak_memory = 0
         self.exceeded: Exceeded | None = None
         """The quota for which it ended, or was ended."""
@@ -152,10 +150,10 @@ class ChildProcess:
             else:
                 os.killpg(self._popen.pid, number)
 
-    def tail(self, count: int = 5) -> str:
-        """The last lines of output as a part of a message, empty when it wrote nothing."""
-        lines = list(self.last_lines)[-count:]
-        return "; its last lines: " + " | ".join(lines) if lines else ""
+    def tail(self) -> str:
+        """What its output and its memory tell of its end, as a part of a message."""
+        near = "" if self.exceeded else near_limit(self.peak_memory, self._quotas.memory)
+        return near + self.last_words.quote()
 
     async def aclose(self) -> None:
         """Kill what is left, reap, release. Idempotent."""
@@ -227,7 +225,8 @@ class ChildProcess:
             self._popen.stdin.close()
         for pipe in self._pipes:
             pipe.drain()
-            self.last_lines.extend(filter(None, map(_text, pipe.waiting(KEPT_LINES))))
+            for text in filter(None, map(_text, pipe.waiting(LOOKED_AT))):
+                self.last_words.add(text)
         self._silent = True
         self._judge_memory(code)
         self.memory = 0
@@ -250,7 +249,7 @@ class ChildProcess:
         killed = group is not None and group.out_of_memory()
         if group is not None:
             self.peak_memory = max(self.peak_memory, group.peak_memory())
-        said = any(map(_OUT_OF_MEMORY.search, self.last_lines))
+        said = self.last_words.match(_OUT_OF_MEMORY)
         if code != 0 and self.exceeded is None and not self._kill_reason and (killed or said):
             self.exceeded = Exceeded("memory", self._quotas.memory, self.peak_memory)
             if killed:
@@ -260,7 +259,7 @@ class ChildProcess:
         text = _text(data)
         if text:
             if not self._silent:  # else these are older than those that it was told of
-                self.last_lines.append(text)
+                self.last_words.add(text)
             self._on_line(stream, text)
 
 

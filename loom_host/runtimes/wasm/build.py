@@ -47,13 +47,23 @@ def ensure_component(folder: Path, entry: str, cache_dir: Path) -> Path:
     if is_current(folder, entry, shipped):
         return shipped
     wit = wit_dir()
-    digest = inputs_hash(folder, entry, wit)
-    out = cache_dir / f"{shipped.stem}-{digest[:16]}.wasm"
+    out, digest = _cached(folder, entry, cache_dir)
     if not (out.is_file() and _recorded(out) == digest):
         with _alone(out):
             if not (out.is_file() and _recorded(out) == digest):
                 build_component(folder, entry, out, wit)
     return out
+
+
+def is_cached(folder: Path, entry: str, cache_dir: Path) -> bool:
+    """Whether `ensure_component` finds what it built of these very sources before."""
+    out, digest = _cached(folder, entry, cache_dir)
+    return out.is_file() and _recorded(out) == digest
+
+
+def _cached(folder: Path, entry: str, cache_dir: Path) -> tuple[Path, str]:
+    digest = inputs_hash(folder, entry, wit_dir())
+    return cache_dir / f"{built_path(folder, entry).stem}-{digest[:16]}.wasm", digest
 
 
 @contextmanager

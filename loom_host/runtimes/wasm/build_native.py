@@ -46,7 +46,7 @@ class NativeBuilder:
         core, typed, made = (work / f"{name}.wasm" for name in ("core", "typed", "component"))
         compile_it = [sys.executable, "-m", "ziglang", "build-exe", *_LINK]
         compile_it += _zig(source) if source.suffix == ".zig" else _c(source)
-        run_tool([*compile_it, f"-femit-bin={core}"], entry, work)
+        _compile([*compile_it, f"-femit-bin={core}"], entry, work)
         world = _world(wit, work / "wit")
         embed = ["component", "embed", str(world), "-w", WORLD, str(core), "-o", str(typed)]
         run_tool([tools, *embed], entry, work)
@@ -58,6 +58,18 @@ class NativeBuilder:
                 "loom_kv_get and the like instead of stdio"
             ) from error
         return made
+
+
+def _compile(command: list[str], entry: str, work: Path) -> None:
+    try:
+        run_tool(command, entry, work)
+    except PluginLoadError as error:
+        if "duplicate symbol" not in error.message:
+            raise
+        raise PluginLoadError(
+            f"{error.message}. An entry in C or Zig is built with Loom's SDK, which defines these: "
+            'write it with loom.h or loom.zig, or build the component yourself: entry = "NAME.wasm"'
+        ) from error
 
 
 def _c(source: Path) -> list[str]:

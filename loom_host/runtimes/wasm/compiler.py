@@ -12,6 +12,8 @@ from loom_sdk.errors import PluginLoadError
 
 BUILD_TIMEOUT_S = 600
 """A first build of C compiles the C library too: 15 to 80 s on a busy machine."""
+LINKER_MOST = 8
+"""Errors of one link that are told."""
 _KEPT = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME")
 
 
@@ -86,11 +88,16 @@ def run_tool(
 
 
 def _last_words(text: str) -> str:
-    """What a failed build said: a compiler's first error, else its causes, else an exception."""
+    """What a failed build said: a compiler's first error, else all of a linker's, else its causes,
+    else an exception.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines:
         if ": error: " in line:
             return line
+    linker = [line.removeprefix("error: ") for line in lines if line.startswith("error: wasm-ld:")]
+    if linker:
+        return "; ".join(linker[:LINKER_MOST])
     if "Caused by:" in lines:
         return "; ".join(lines[lines.index("Caused by:") + 1 :])
     for line in reversed(lines):

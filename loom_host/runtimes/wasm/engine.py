@@ -244,7 +244,8 @@ class Guest:
             raise traps.too_large(error.size, self._limits) from error
         except WasmtimeError as error:
             self.dead = True
-            raise traps.translated(error, ticket, self._limits, self.memory_bytes()) from error
+            most = memory.largest(self._addresses, pollable.MEMORY)
+            raise traps.translated(error, ticket, self._limits, most) from error
         except (TypeError, ValueError) as error:
             raise InvalidArguments(
                 f"{self._limits.plugin_id}: a value does not fit plugin.wit: {error}"

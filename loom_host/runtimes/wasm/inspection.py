@@ -13,9 +13,11 @@ from .cache import CodeCache, default_folder
 from .component_exports import Export, exports_of, offered
 from .component_schema import input_schema, output_schema
 from .component_types import function_text
-from .contract import PLUGIN, Loaded, check_preamble, import_status
+from .contract import PLUGIN, Loaded, check_preamble, compile_component, import_status
 from .engine import SETTINGS, Engine
 
+COMPILED_MAX = 1024**2
+"""Bytes of a component that is compiled only to be judged: 0.3 s."""
 MEANINGS = {
     "checked": "served by the host; every call is checked against the grants",
     "granted": "linked; it reaches nothing outside the sandbox",
@@ -74,6 +76,22 @@ def _problem(component: Component, engine: Engine, name: str) -> str:
     except PluginLoadError as error:
         return error.message
     return ""
+
+
+def refusal(path: Path) -> str:
+    """Why a host would refuse the component, empty where it would not or that takes too long.
+
+    Nothing is written: what is larger than `COMPILED_MAX` is not compiled, and not looked into.
+    """
+    engine = Engine()
+    try:
+        wasm = path.read_bytes()
+        check_preamble(wasm, path.name)
+        if len(wasm) > COMPILED_MAX:
+            return ""
+        return _problem(compile_component(engine.wasmtime, wasm), engine, path.name)
+    except PluginLoadError as error:
+        return error.message
 
 
 def _plain(export: Export) -> dict[str, Any]:

@@ -77,7 +77,19 @@ def watching(create: Callable[[], T]) -> tuple[T, frozenset[int]]:
 
 def total(addresses: frozenset[int]) -> int:
     """Bytes that these linear memories have now."""
+    return sum(_sizes(addresses))
+
+
+def largest(addresses: frozenset[int], besides: int) -> int:
+    """Bytes of the largest of these linear memories, not counting one of `besides` bytes."""
+    sizes = _sizes(addresses)
+    if besides in sizes:
+        sizes.remove(besides)
+    return max(sizes, default=0)
+
+
+def _sizes(addresses: frozenset[int]) -> list[int]:
     if not addresses:
-        return 0
+        return []
     sizes = linear_memories()
-    return sum(sizes.get(address, 0) for address in addresses)
+    return [sizes.get(address, 0) for address in addresses]

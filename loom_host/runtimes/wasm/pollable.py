@@ -16,6 +16,9 @@ from wasmtime.component import Component, Linker
 POLL_INTERFACE = "wasi:io/poll@0.2.12"
 """The name under which wasmtime 50.0.1 defines the interface; shadowing must hit it exactly."""
 
+MEMORY = 4 * 65_536
+"""Bytes of the adapter's own linear memory, which does not grow."""
+
 _WAT = """
 (component
   (import "wasi:io/poll@0.2.0" (instance $poll

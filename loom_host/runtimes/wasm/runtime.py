@@ -71,7 +71,7 @@ class WasmRuntime:
         quotas = spec.quotas
         limits = Limits(
             spec.id, quotas.memory, quotas.output_bytes, quotas.cpu, quotas.tables,
-            quotas.fuel > 0, _direct(spec), spec.instances == "pool",
+            quotas.fuel > 0, _direct(spec), spec.instances == "pool", ":" in entry,
         )  # fmt: skip
 
         def find() -> Path:

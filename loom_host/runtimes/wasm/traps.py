@@ -21,6 +21,9 @@ _COPY_LIMIT = "fuel allocated for hostcalls has been exhausted"
 _MEMORY_WORDS = ("memory minimum size of", "exceeds memory limits", "memory limit")
 _NOT_LINKED = "a matching implementation was not found in the linker"
 _NEARLY_FULL = 0.9
+_WORTH_TELLING = 0.25
+_UNREACHABLE = "wasm `unreachable` instruction executed"
+_PYTHON_NEEDS = 16 * 1024**2
 _STORE_WORDS = ("resource limit exceeded", "exceeds table limits")
 STORE_LIMITS = {"tables": 16, "instances": 200, "memories": 4}
 """Of a guest, its linear memories each within the quota memory. A Python or JavaScript guest has
@@ -44,6 +47,8 @@ class Limits:
     """Which marshaller is used; see `contract.Loaded`."""
     stateless: bool = False
     """Whether the guest keeps nothing between calls, so that it may be renewed early."""
+    python: bool = False
+    """Whether the guest is built from Python."""
 
 
 def stopped(ticket: Ticket, limits: Limits) -> PluginError:
@@ -74,7 +79,11 @@ def too_large(size: int, limits: Limits) -> QuotaExceeded:
 def translated(
     error: WasmtimeError, ticket: Ticket, limits: Limits, memory_bytes: int
 ) -> PluginError:
-    """The error of the tree that a trap, an exit or a refused instantiation becomes."""
+    """The error of the tree that a trap, an exit or a refused instantiation becomes.
+
+    Args:
+        memory_bytes: of the guest's largest linear memory, which is what the quota limits.
+    """
     who = limits.plugin_id
     if ticket.reason:
         return stopped(ticket, limits)
@@ -89,10 +98,22 @@ def translated(
         return _too_many(text, limits)
     if _NOT_LINKED in text:
         return _not_linked(who, text)
-    full = memory_bytes >= limits.memory * _NEARLY_FULL
-    if full or any(words in text for words in _MEMORY_WORDS):
-        return _out_of_memory(memory_bytes, limits)
-    return PluginCrashed(f"{who} trapped: {_cause(text)}", plugin_id=who)
+    if any(words in text for words in _MEMORY_WORDS):
+        return _out_of_memory(f"it does not start: {_cause(text)}", memory_bytes, limits)
+    if memory_bytes >= limits.memory * _NEARLY_FULL:
+        return _out_of_memory("out of memory", memory_bytes, limits)
+    room = _room(memory_bytes, limits) if _UNREACHABLE in text else ""
+    return PluginCrashed(f"{who} trapped: {_cause(text)}{room}", plugin_id=who)
+
+
+def _room(memory_bytes: int, limits: Limits) -> str:
+    """A guest that aborts may do so because it was refused memory: nobody but itself knows."""
+    if memory_bytes < limits.memory * _WORTH_TELLING:
+        return ""
+    return (
+        f" (an abort of its own, or it was refused memory: it has {memory_bytes} of the "
+        f"{limits.memory} bytes of its quota memory)"
+    )
 
 
 def _too_large_at_once(limits: Limits) -> QuotaExceeded:
@@ -119,10 +140,11 @@ def _too_many(text: str, limits: Limits) -> QuotaExceeded:
     )
 
 
-def _out_of_memory(memory_bytes: int, limits: Limits) -> QuotaExceeded:
+def _out_of_memory(what: str, memory_bytes: int, limits: Limits) -> QuotaExceeded:
+    python = limits.python and limits.memory < _PYTHON_NEEDS
+    hint = ", a Python guest needs at least 16 MiB" if python else ""
     return QuotaExceeded(
-        f"{limits.plugin_id}: out of memory (quota memory = {limits.memory} bytes): raise it, a "
-        "Python guest needs at least 16 MiB",
+        f"{limits.plugin_id}: {what} (quota memory = {limits.memory} bytes): raise it{hint}",
         plugin_id=limits.plugin_id,
         quota="memory",
         limit=limits.memory,

@@ -227,6 +227,16 @@ def _data_text(error: ActionFailed) -> str:
     return text if len(text) <= MAX_DATA else "{}"
 
 
+def with_code(code: str, message: str) -> str:
+    """A message for people: a code that is the plugin's own stands before it."""
+    return message if not code or code in _BY_CODE else f"{code}: {message}"
+
+
+def told(error: BaseException) -> str:
+    """The error for people: its message, after its code where that is the plugin's own."""
+    return with_code(str(getattr(error, "code", "")), encode(error).message)
+
+
 def decode(info: ErrorInfo) -> LoomError:
     """The reverse of `encode`; a code that is not in the table is the plugin's own."""
     kind = _BY_CODE.get(info.code, ActionFailed)

@@ -127,7 +127,8 @@ class Assembly:
             parts = self._parts[key] = _Parts()
         parts.data += chunk.data
         self.held += len(chunk.data)
-        if credit := parts.window.taken if chunk.last else parts.window.take():
+        credit = parts.window.taken if chunk.last else parts.window.take()
+        if credit and key != 0:  # those of Init are not counted
             self._grant(key, credit)
         if not chunk.last:
             return None

@@ -34,7 +34,8 @@ class _Lane:
 
     def may_send(self) -> bool:
         frame, counted = self.frames[0]
-        return self.credit > 0 or not (counted or len(frame) > MAX_MESSAGE)
+        free = not (counted or len(frame) > MAX_MESSAGE) or self.key == 0  # Init
+        return free or self.credit > 0
 
     def wake(self) -> None:
         waiters, self.waiters = self.waiters, []

@@ -103,7 +103,8 @@ class PluginServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Optional. A plugin without it answers UNIMPLEMENTED and is served by the calls above.
+        """Optional, beside the five: not every host opens it, and `loom plugin test` calls Init and
+        Invoke. A plugin without it answers UNIMPLEMENTED and is served by the calls above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
