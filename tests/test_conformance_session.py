@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 
 from loom_host.conformance.by_hand import by_hand
 from loom_host.conformance.by_session import admitted_to_session, session
+from loom_host.conformance.kit import Fault
 from loom_host.conformance.plan import Example, plan_of
 from loom_host.conformance.subject import Subject
 from loom_sdk.frames import MAX_MESSAGE, WINDOW
@@ -79,3 +81,28 @@ async def test_whoever_has_no_token_is_told_apart_from_whoever_has_no_session(
             await admitted_to_session(hand, ())
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert await admitted_to_session(hand, hand.metadata)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "told"),
+    [
+        ("oversize", "a message of 20.* bytes: at most 65536"),
+        ("beyond_credit", "more than 32 items and chunks of one answer that nobody took"),
+        ("endless_chunks", "more than 32 items and chunks of one answer that nobody took"),
+        ("chunks_of_garbage", "chunks that are no frame when joined"),
+        ("ends", "it ends its Session by itself"),
+    ],
+)
+async def test_a_child_that_breaks_a_rule_of_session_is_told_of(
+    breaks: str, told: str, tmp_path: Path
+) -> None:
+    entry = '["python", "rogue_session.py", "1"]'
+    manifest = MANIFEST.replace('"many:Many"', entry).replace("many.items", f"rogue.{breaks}")
+    (tmp_path / "plugin.toml").write_text(manifest)
+    shutil.copy(Path(__file__).parent / "children" / "rogue_session.py", tmp_path)
+    rogue = Subject(plan_of(tmp_path), "grpc")
+    (spec,) = rogue.plan.manifest.capabilities
+    async with rogue, by_hand(rogue) as hand, session(hand) as taker:
+        assert taker is not None
+        with pytest.raises(Fault, match=told):
+            await taker.messages(Example(spec, {}))
