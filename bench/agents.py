@@ -1,5 +1,5 @@
-"""1,000 agents of one plugin, 10 events/s each: from the publish of an event to its handler, and from
-when it was due; memory per agent. Where the host is slower than the rate the second grows.
+"""1,000 agents of one plugin, 10 events/s each: from publish to handler, and from when an event
+was due; memory per agent. Where the host is slower than the rate the second grows.
 """
 
 from __future__ import annotations
