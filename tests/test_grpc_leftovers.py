@@ -29,11 +29,12 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    folder = tmp_path_factory.mktemp("b")  # short: else its sockets lie elsewhere
+    bench = Bench(folder)
     yield bench
     await bench.runtime.aclose()
-    assert list((tmp_path / "run").glob("*")) == []
+    assert list((folder / "run").glob("*")) == []
 
 
 def groups_of(runtime: Path) -> list[Path]:
