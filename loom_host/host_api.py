@@ -184,8 +184,8 @@ class HostApi:
 
     def _told(self, served: str) -> bytes | None:
         """What an agent is told of itself as its handler begins."""
-        self._meters.request(served)
         flight = self._handle.inflight.get(served)
+        self._meters.request(served if flight is not None else "")
         desk = flight.desk if flight is not None else None
         if flight is None or desk is None:
             return None

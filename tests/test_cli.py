@@ -150,6 +150,7 @@ def test_call(loom: Loom, tmp_path: Path) -> None:
         (("lab.nap", "seconds=5", "--timeout-ms", "30"), "did not end within"),
         (("lab.fail", "how=raise"), "lab raised RuntimeError: the lab is closed"),
         (("lab.fail", "how=typed"), "loom: NO_PAPER: out of paper\n"),
+        (("lab.fail", "how=terminal"), "loom: NO\\x1b]0;\\x07: no\\x1b[2J\npaper\n"),
     ],
 )
 def test_what_fails_is_told_on_stderr(loom: Loom, words: tuple[str, ...], told: str) -> None:

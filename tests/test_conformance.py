@@ -288,6 +288,25 @@ def test_a_payload_that_is_not_there_is_told_before_anything_starts(tmp_path: Pa
         plan_of(folder)
 
 
+@pytest.mark.parametrize("place", ["../key", "/key", "link"])
+def test_a_payload_is_of_the_folder_and_nothing_else_of_the_machine(
+    place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("the operator's")
+    (tmp_path / "ear").mkdir()
+    folder = ear(tmp_path / "ear")
+    (folder / "link").symlink_to(tmp_path / "key")
+    named = str(tmp_path / "key") if place == "/key" else place
+    for text in (f'[payloads]\n"ear.hear" = {{ file = "{named}" }}\n', event_file(named)):
+        (folder / "conformance.toml").write_text(text)
+        with pytest.raises(ConfigError, match="`file` must name a file beside it"):
+            plan_of(folder)
+
+
+def event_file(name: str) -> str:
+    return f'[[events]]\ntopic = "sound"\nfile = "{name}"\n'
+
+
 # -- made-up arguments
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from loom_host.builds import build_plugin, unbuilt
 from loom_host.conformance.kit import Outcome
 from loom_host.conformance.plan import plan_of
+from loom_host.manifest import load_manifest
+from loom_sdk.errors import PluginLoadError
 
 from .conformance_matrix import IDS, OF_THE_HOST, failed, outcomes_of
+from .languages.rig import OFFLINE
 from .support import ROOT
 from .test_broken_plugins import named
 
@@ -46,6 +50,16 @@ def not_started(found: Sequence[Outcome], tiers: Sequence[str]) -> set[str]:
     return set(tiers) - started
 
 
+def build_if_missing(folder: Path) -> None:
+    if unbuilt(load_manifest(folder / "plugin.toml")):
+        try:
+            build_plugin(folder)
+        except PluginLoadError as error:
+            if any(word in error.message for word in (*OFFLINE, "which is missing")):
+                pytest.skip(error.message)
+            raise
+
+
 def skip_without_model(found: Sequence[Outcome]) -> None:
     for one in found:
         if one.check == "lifecycle.start" and "`loom models pull" in one.reason:
@@ -55,6 +69,7 @@ def skip_without_model(found: Sequence[Outcome]) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
 async def test_a_first_party_plugin_is_flagged_by_no_check(folder: Path) -> None:
+    build_if_missing(folder)
     tiers = plan_of(folder).manifest.tiers
     found = await outcomes_of(folder, tiers, START_S, checks=(*IDS, *OF_THE_HOST))
     skip_without_model(found)
@@ -66,6 +81,7 @@ async def test_a_first_party_plugin_is_flagged_by_no_check(folder: Path) -> None
 @pytest.mark.parametrize(("folder", "tier"), cells())
 async def test_no_check_flags_a_first_party_plugin_in_a_short_run(folder: Path, tier: str) -> None:
     """Of the host's own part test_conformance_probe.py has examples."""
+    build_if_missing(folder)
     found = await outcomes_of(folder, (tier,), START_S, count=FEW)
     skip_without_model(found)
     assert not failed(found)

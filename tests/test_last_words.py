@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from loom_host.runtimes.grpc import last_words
 from loom_host.runtimes.grpc.last_words import LastWords, near_limit
+from loom_host.runtimes.grpc.lines import MAX_LINE
 
 
 def of(text: str) -> LastWords:
@@ -67,6 +69,12 @@ def test_what_is_no_error_is_quoted_among_the_last_lines_alone(line: str) -> Non
 def test_an_error_of_long_ago_is_not_why_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_words, "RECENT_S", 0.0)
     assert "panic" not in of("panic: no door\n" + "at x\n" * 5).quote()
+
+
+def test_a_line_made_to_take_long_does_not() -> None:
+    line, began = "Error." * (MAX_LINE // 6), time.perf_counter()
+    assert of(f"{line}\n" * 300).cause == ""
+    assert time.perf_counter() - began < 1  # it was 10 s and more, in the host's loop
 
 
 def test_nothing_written_is_nothing_quoted() -> None:

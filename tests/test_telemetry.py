@@ -402,6 +402,9 @@ def test_an_error_loses_its_secrets() -> None:
     redactor.error(failed)
     assert (failed.message, str(failed)) == ("key [redacted] is bad",) * 2
     assert (failed.code, failed.data) == ("LOGIN", {"tried": ["[redacted]"]})
+    failed.code = "BAD_s3cret"
+    redactor.error(failed)
+    assert failed.code == "BAD_[redacted]"
     over = QuotaExceeded(plugin_id="a/p", quota="s3cret", limit=1, used=2)
     redactor.error(over)
     assert "s3cret" not in over.message

@@ -155,7 +155,7 @@ def test_small_model_chooses_the_calculator_for_spoken_sums_and_nothing_for_smal
         assert result_of(calculator, tools, choose(llm, tools, question)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_held_out_score_does_not_fall() -> None:
     """docs/TOOLCHOICE.md reports 16 of 20; one less allows for another build of llama.cpp."""
     pytest.importorskip("xllamacpp")

@@ -101,6 +101,8 @@ class AgentPump(Pump):
     def follow(self, heir: PluginHandle) -> None:
         super().follow(heir)
         self._card = self._make_card()
+        for inlet in self._mailbox.inlets:  # what is not heard any more has left room
+            inlet.made_room()
 
     def _granted(self, spec: SubscriptionSpec) -> list[str]:
         """Of what the plugin may hear what this agent is to hear."""

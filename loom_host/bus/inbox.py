@@ -134,7 +134,7 @@ class Inbox:
                 "subscription %s is lagging: %d events wait; until it has caught up, what finds "
                 "no room goes to loom.dead_letter",
                 self.name,
-                self._queue.size,
+                self.depth,
             )
         self.lagging = self._watch_room = True
 

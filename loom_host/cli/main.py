@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from loom_host.telemetry.logs import visible
 from loom_sdk.errors import LoomError, told
 
 from . import (
@@ -88,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"loom: {error.message}", file=sys.stderr)
         return EXIT_USAGE
     except LoomError as error:
-        print(f"loom: {told(error)}", file=sys.stderr)
+        text = "\n".join(map(visible, told(error).split("\n")))
+        print(f"loom: {text}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -135,11 +135,21 @@ def _stand_ins(path: Path) -> StandIns:
     if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
         raise ConfigError(f"{path}: events must be [[events]] tables")
     for name, one in data.get("payloads", {}).items():
+        if not isinstance(one, dict):
+            raise ConfigError(f"{path}: [payloads] {name} must be a table")
         check_keys(one, ("file", "content_type"), f"{path} [payloads] {name}")
-        if not (path.parent / str(one.get("file", ""))).is_file():
+        if not _is_beside(path, one.get("file", "")):
             raise ConfigError(f"{path}: [payloads] {name}: `file` must name a file beside it")
     for one in events:
         check_keys(one, ("topic", "type", "metadata", "text", "file"), f"{path} [[events]]")
-        if "file" in one and not (path.parent / str(one["file"])).is_file():
+        if "file" in one and not _is_beside(path, one["file"]):
             raise ConfigError(f"{path}: [[events]]: `file` must name a file beside it")
     return StandIns(**data, events=tuple(events))
+
+
+def _is_beside(path: Path, name: Any) -> bool:
+    """Whether it is a file below the plugin's folder: others are not for the plugin to read."""
+    if not isinstance(name, str):
+        return False
+    found = (path.parent / name).resolve()
+    return found.is_file() and found.is_relative_to(path.parent.resolve())

@@ -90,7 +90,9 @@ def _collect(folder: Path) -> dict[str, tuple[bytes, bool]]:
     files: dict[str, tuple[bytes, bool]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if LEFT_OUT & set(inside.parts) or BIN_LINKS in pairwise(inside.parts):
+        if LEFT_OUT & set(inside.parts):
+            continue
+        if path.is_symlink() and BIN_LINKS in pairwise(inside.parts):
             continue
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ManifestError(f"{path} is a link or no plain file: a package holds none")

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -48,7 +49,7 @@ class Redactor:
         error.message = self.text(error.message)
         error.args = (error.message,)
         if isinstance(error, ActionFailed):
-            error.data = self.value(error.data)
+            error.code, error.data = self.text(str(error.code)), self.value(error.data)
 
     def value(self, value: Any) -> Any:
         """The same for strings inside lists and dicts; what JSON cannot hold becomes its str."""
@@ -123,24 +124,28 @@ def visible(text: str) -> str:
 class _Levels:
     """The levels of loggers that the hosts of a process share: the lowest that one of them wants.
 
-    They may close in any order; then each logger has the level that it had before.
+    They may close in any order, and run in threads of their own; after the last one each logger
+    has the level that it had before.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._before: dict[str, int] = {}
         self._wanted: dict[str, list[int]] = {}
 
     def want(self, name: str, level: int) -> None:
         logger = logging.getLogger(name)
-        self._before.setdefault(name, logger.level)
-        wanted = self._wanted.setdefault(name, [])
-        wanted.append(level)
-        logger.setLevel(min(wanted))
+        with self._lock:
+            self._before.setdefault(name, logger.level)
+            wanted = self._wanted.setdefault(name, [])
+            wanted.append(level)
+            logger.setLevel(min(wanted))
 
     def unwant(self, name: str, level: int) -> None:
-        wanted = self._wanted[name]
-        wanted.remove(level)
-        logging.getLogger(name).setLevel(min(wanted) if wanted else self._before.pop(name))
+        with self._lock:
+            wanted = self._wanted[name]
+            wanted.remove(level)
+            logging.getLogger(name).setLevel(min(wanted) if wanted else self._before.pop(name))
 
 
 _levels = _Levels()

@@ -12,6 +12,9 @@ LOOKED_AT = 1000
 """Lines that were read at its end and handed to nobody yet; a cause is looked for in so many."""
 RECENT_S = 2.0
 """A line that looks like an error says why a child ended only where it was written so lately."""
+LOOKED_INTO = 300
+"""Characters of a line in which an error's name is looked for: a child may write lines that take
+long to look through."""
 NEAR = 0.9
 """Of a limit: from there on it may be why a program ended."""
 
@@ -31,7 +34,7 @@ class LastWords:
 
     def add(self, line: str) -> None:
         self.lines.append(line)
-        if _CAUSE.match(line):
+        if _CAUSE.match(line, 0, LOOKED_INTO):
             self._cause, self._told = line, time.monotonic()
 
     @property

@@ -85,13 +85,16 @@ def refusal(path: Path) -> str:
     """
     engine = Engine()
     try:
-        wasm = path.read_bytes()
+        with path.open("rb") as file:
+            wasm = file.read(COMPILED_MAX + 1)
         check_preamble(wasm, path.name)
         if len(wasm) > COMPILED_MAX:
             return ""
         return _problem(compile_component(engine.wasmtime, wasm), engine, path.name)
     except PluginLoadError as error:
         return error.message
+    except OSError as error:
+        return f"cannot read {path.name}: {error.strerror}"
 
 
 def _plain(export: Export) -> dict[str, Any]:

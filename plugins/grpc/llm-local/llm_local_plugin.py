@@ -144,14 +144,16 @@ class LocalLlm(Plugin):
         Raises:
             ActionFailed: LLM_STOPPED, or LLM_FAILED where the tokenizer does not answer.
         """
-        if self._server is None:
+        server = self._server  # which may stop meanwhile
+        if server is None:
             raise ActionFailed("llm-local has no model loaded: restart it", code="LLM_STOPPED")
-        return {"counts": [self._tokens(ctx, text) if text else 0 for text in texts]}
+        address = server.listening_address
+        return {"counts": [self._tokens(ctx, address, text) if text else 0 for text in texts]}
 
-    def _tokens(self, ctx: Context, text: str) -> int:
+    def _tokens(self, ctx: Context, address: str, text: str) -> int:
         """By llama.cpp's own HTTP server: xllamacpp has no function for it."""
         request = urllib.request.Request(
-            f"{self._server.listening_address}/tokenize",
+            f"{address}/tokenize",
             json.dumps({"content": text}).encode(),
             {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )

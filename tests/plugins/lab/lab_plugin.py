@@ -90,6 +90,8 @@ class Lab(Plugin):
     async def fail(self, ctx: AsyncContext, how: str) -> None:
         if how == "typed":
             raise ActionFailed("out of paper", code="NO_PAPER")
+        if how == "terminal":
+            raise ActionFailed("no\x1b[2J\npaper", code="NO\x1b]0;\x07")
         if how == "arguments":
             raise InvalidArguments("not that one")
         misbehave(how)
